@@ -1,0 +1,99 @@
+"""The states of runs, task instances and attempts, and the moves between them that are legal.
+
+The words are Airflow's. The tables below are the single source: the store refuses any other move,
+and the diagram in the documentation is generated from them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """The state of one run of a DAG."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+
+    @property
+    def finished(self) -> bool:
+        return self in FINISHED_RUN_STATES
+
+
+class TaskState(StrEnum):
+    """The state of one task instance."""
+
+    NONE = "none"  # its dependencies are not met yet
+    SCHEDULED = "scheduled"  # may run; waits for a slot within the limits
+    QUEUED = "queued"  # has an attempt that no worker has claimed yet
+    RUNNING = "running"  # a worker holds the lease of its attempt
+    UP_FOR_RETRY = "up_for_retry"  # failed, and will be scheduled again at `wait_until`
+    SUCCESS = "success"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    UPSTREAM_FAILED = "upstream_failed"
+    REMOVED = "removed"  # the task is no longer in the DAG version of its run
+
+    @property
+    def finished(self) -> bool:
+        return self in FINISHED_TASK_STATES
+
+
+class AttemptState(StrEnum):
+    """The state of one try at a task instance. A finished attempt never changes again."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    LOST = "lost"  # the infrastructure lost it: charged to the infra budget, never to the task's retries
+    CANCELLED = "cancelled"  # a person or a newer state of the task instance took it back
+
+    @property
+    def finished(self) -> bool:
+        return self not in (AttemptState.QUEUED, AttemptState.RUNNING)
+
+
+FINISHED_RUN_STATES = frozenset({RunState.SUCCESS, RunState.FAILED})
+FINISHED_TASK_STATES = frozenset(
+    {TaskState.SUCCESS, TaskState.FAILED, TaskState.SKIPPED, TaskState.UPSTREAM_FAILED, TaskState.REMOVED}
+)
+FAILED_TASK_STATES = frozenset({TaskState.FAILED, TaskState.UPSTREAM_FAILED})
+SLOT_TASK_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
+"""The states that occupy a slot of a pool, of the DAG and of the deployment."""
+
+TASK_MOVES: frozenset[tuple[TaskState, TaskState]] = frozenset(
+    {
+        (TaskState.NONE, TaskState.SCHEDULED),
+        (TaskState.NONE, TaskState.SUCCESS),  # an operator with nothing to execute (`empty`)
+        (TaskState.NONE, TaskState.SKIPPED),
+        (TaskState.NONE, TaskState.UPSTREAM_FAILED),
+        (TaskState.NONE, TaskState.FAILED),  # its `when` can't be evaluated, or its run is stopped
+        (TaskState.SCHEDULED, TaskState.QUEUED),
+        (TaskState.SCHEDULED, TaskState.FAILED),  # nothing could take it within `queued_timeout`
+        (TaskState.SCHEDULED, TaskState.SKIPPED),
+        (TaskState.QUEUED, TaskState.RUNNING),
+        (TaskState.QUEUED, TaskState.FAILED),
+        (TaskState.QUEUED, TaskState.SCHEDULED),  # taken back before anybody claimed it
+        (TaskState.RUNNING, TaskState.SUCCESS),
+        (TaskState.RUNNING, TaskState.FAILED),
+        (TaskState.RUNNING, TaskState.SKIPPED),
+        (TaskState.RUNNING, TaskState.UP_FOR_RETRY),
+        (TaskState.RUNNING, TaskState.SCHEDULED),  # its worker was lost; the infra budget pays
+        (TaskState.UP_FOR_RETRY, TaskState.SCHEDULED),
+        (TaskState.UP_FOR_RETRY, TaskState.FAILED),
+    }
+)
+"""What the engine may do to a task instance. A person may also clear or mark; the store names those moves itself."""
+
+RUN_MOVES: frozenset[tuple[RunState, RunState]] = frozenset(
+    {
+        (RunState.QUEUED, RunState.RUNNING),
+        (RunState.QUEUED, RunState.FAILED),
+        (RunState.RUNNING, RunState.SUCCESS),
+        (RunState.RUNNING, RunState.FAILED),
+    }
+)
