@@ -1,4 +1,4 @@
-"""Every error of Yarrow that a person may read: one root, and the docstring is the message unless a better one is given."""
+"""Every error of Yarrow that a person may read: one root; the docstring is the message unless a better one is given."""
 
 from __future__ import annotations
 

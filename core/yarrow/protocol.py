@@ -1,15 +1,16 @@
 """The worker protocol: what a worker and the Execution API say to each other, as JSON over HTTP.
 
     POST /execution/v1/claim      Bearer <attempt token>  {"attempt_id", "worker_id"}
-                                  -> 200 Assignment | 409 {"error"}                     the attempt is not (any more) to be had
+                                  -> 200 Assignment | 409 {"error"}      409: it is not (any more) to be had
     POST /execution/v1/finish     Bearer <attempt token>  {"worker_id", "report": Report, "next": bool}
-                                  -> 200 {"next": Assignment | null} | 409 {"error"}    409: fenced, drop the report
+                                  -> 200 {"next": Assignment | null} | 409 {"error"}   409: fenced, drop it
     POST /execution/v1/logs       Bearer <attempt token>  {"attempt_id", "lines": [LogLine, ...]}    -> 200
     POST /execution/v1/trigger    Bearer <attempt token>  {"dag_id", "params", "logical_date"}       -> 200 {"run_id"}
     POST /execution/v1/heartbeat  Bearer <worker token>   Heartbeat  -> 200 HeartbeatReply
 
 200 means committed. Anything but 200, 400, 401, 403, 404, 409 and 413 means "unknown": the worker repeats the request.
-Every request carries `X-Yarrow-Protocol: 1`; another version is refused with 426 and a sentence that says which side is older.
+Every request carries `X-Yarrow-Protocol: 1`; another version is refused with 426 and a sentence that says which side
+is older.
 A repeated finish with the same report is answered 200 again, without a next attempt.
 """
 

@@ -16,7 +16,7 @@ from yarrow.errors import ConfigError, InvalidToken
 
 
 def load_or_create_key(path: Path) -> bytes:
-    """Reads the signing key, or makes one with mode 0600 on the first start. Safe when several processes start at once."""
+    """Reads the signing key, or makes one with mode 0600 on the first start; several processes may start at once."""
     try:
         return _read_key(path)
     except FileNotFoundError:
