@@ -39,6 +39,10 @@ class InvalidParams(UsageError):
     """The params of the run do not fit what the DAG declares."""
 
 
+class BrokenOperator(UsageError):
+    """An operator is installed, but can't be loaded."""
+
+
 class StoreError(YarrowError):
     """The metadata database can't be used."""
 

@@ -31,7 +31,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -82,6 +82,10 @@ def param(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+ArgumentPath = tuple[str | int, ...]
+"""The way to a value within a task's `with:`: keys and list indices."""
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(param,))
 class Operator(ABC):
     """What a task does. Subclasses are turned into keyword-only dataclasses."""
@@ -95,6 +99,19 @@ class Operator(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         dataclass(kw_only=True, repr=False)(cls)
+
+    @classmethod
+    def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> Iterable[tuple[ArgumentPath, str]]:
+        """Finds what is wrong with a task beyond the types of its parameters, when its DAG file is loaded.
+
+        Args:
+            arguments: The task's `with:`, valid by itself, templates unrendered.
+            downstream: The ids of the tasks directly downstream.
+
+        Returns:
+            For each problem where it is within the arguments, such as `("conditions", 0, "then")`, and a sentence.
+        """
+        return ()
 
     @abstractmethod
     def execute(self, context: Context) -> Any:
@@ -124,12 +141,18 @@ class Context(Protocol):
     data_interval_start: datetime
     data_interval_end: datetime
     params: Mapping[str, Json]
+    downstream: Sequence[str]
+    """The ids of the tasks directly downstream."""
     log: logging.Logger
     """Its lines reach the task's log with their level; so does everything printed."""
     work_dir: Path
     """A folder of this task instance alone that survives a retry: for checkpoints. It is removed when the task ends."""
     cpus: int
     """How many threads a library should use: the cores of the worker shared out among its slots."""
+    dags_folder: Path
+    """The DAG folder as this worker sees it: a relative path of a model or another input file is looked for there."""
+    objects_url: str
+    """The fsspec URL of the object store: a relative path of an output is written below it."""
 
     def connection(self, conn_id: str) -> Connection:
         """The connection named by one of the task's parameters. Raises `NotFound` for any other."""

@@ -2,16 +2,18 @@
 
     POST /execution/v1/claim      Bearer <attempt token>  {"attempt_id", "worker_id"}
                                   -> 200 Assignment | 409 {"error"}      409: it is not (any more) to be had
-    POST /execution/v1/finish     Bearer <attempt token>  {"worker_id", "report": Report, "next": bool}
+    POST /execution/v1/finish     Bearer <attempt token>  {"worker_id", "report": Report, "next": queue | null}
                                   -> 200 {"next": Assignment | null} | 409 {"error"}   409: fenced, drop it
-    POST /execution/v1/logs       Bearer <attempt token>  {"attempt_id", "lines": [LogLine, ...]}    -> 200
+    POST /execution/v1/logs       Bearer <worker token>   {"batches": [{"token": <attempt token>, "lines": [LogLine]}]}
+                                  -> 200 {"refused"}     how many batches are of attempts that are not this worker's
     POST /execution/v1/trigger    Bearer <attempt token>  {"dag_id", "params", "logical_date"}       -> 200 {"run_id"}
     POST /execution/v1/heartbeat  Bearer <worker token>   Heartbeat  -> 200 HeartbeatReply
 
 200 means committed. Anything but 200, 400, 401, 403, 404, 409 and 413 means "unknown": the worker repeats the request.
 Every request carries `X-Yarrow-Protocol: 1`; another version is refused with 426 and a sentence that says which side
 is older.
-A repeated finish with the same report is answered 200 again, without a next attempt.
+A finish with `next` takes the next attempt of that queue along. A repeated one is answered 200 again, without a next
+attempt.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ class Message:
     """Base of the messages: plain fields, to and from JSON; unknown fields of a newer peer are ignored."""
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        # Not `asdict`: it copies every value in depth, and these are on the way of each task.
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -117,6 +120,9 @@ class Heartbeat(Message):
     version: str
     attempts: Sequence[RunningAttempt] = ()
     stopping: bool = False  # the worker takes no more work
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super(Heartbeat, self).to_json(), "attempts": [attempt.to_json() for attempt in self.attempts]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Heartbeat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -71,6 +72,7 @@ class DagSpec:
     max_active_runs: int = 16
     max_active_tasks: int = 16
     params: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)  # name -> JSON Schema with its default
+    groups: Mapping[str, str | None] = field(default_factory=dict)  # task group id -> its doc_md
 
     @cached_property
     def downstream(self) -> Mapping[str, tuple[str, ...]]:
@@ -83,7 +85,7 @@ class DagSpec:
 
     @cached_property
     def version(self) -> str:
-        """The identity of the compiled graph: SHA-256, hexadecimal. A comment or a reordering of keys changes nothing."""
+        """The identity of the compiled graph: SHA-256, hexadecimal. Comments and the order of keys don't change it."""
         canonical = self.to_json()
         canonical["tasks"] = {task_id: canonical["tasks"][task_id] for task_id in sorted(canonical["tasks"])}
         text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -91,9 +93,66 @@ class DagSpec:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal spec. Fields at their default are left out."""
-        raise NotImplementedError  # contract: implemented by the language work
+        data = _changed_fields(self, _DAG_DEFAULTS)
+        data["dag_id"] = self.dag_id
+        data["tasks"] = {task_id: _task_to_json(task) for task_id, task in self.tasks.items()}
+        if self.schedule is not None:
+            data["schedule"] = _changed_fields(self.schedule, _SCHEDULE_DEFAULTS)
+        for name in ("start_date", "end_date"):
+            if name in data:
+                data[name] = data[name].isoformat()
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DagSpec:
-        """The inverse of `to_json`."""
-        raise NotImplementedError
+        """The inverse of `to_json`. Keys of a newer Yarrow are an error: a spec is never half understood."""
+        values = dict(data)
+        values["tasks"] = {task_id: _task_from_json(task_id, task) for task_id, task in data["tasks"].items()}
+        if "schedule" in values:
+            values["schedule"] = ScheduleSpec(**values["schedule"])
+        for name in ("start_date", "end_date"):
+            if name in values:
+                values[name] = datetime.fromisoformat(values[name])
+        if "tags" in values:
+            values["tags"] = tuple(values["tags"])
+        return cls(**values)
+
+
+def _defaults(cls: type[Any], without: frozenset[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(cls):
+        if item.name not in without:
+            found[item.name] = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+    return found
+
+
+_TASK_DEFAULTS = _defaults(TaskSpec, frozenset({"task_id", "operator", "arguments"}))
+_SCHEDULE_DEFAULTS = _defaults(ScheduleSpec, frozenset())
+_DAG_DEFAULTS = _defaults(DagSpec, frozenset({"dag_id", "tasks", "schedule"}))
+_TUPLES = tuple(name for name, default in _TASK_DEFAULTS.items() if default == ())
+
+
+def _changed_fields(value: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for name, default in defaults.items():
+        given = getattr(value, name)
+        if given != default:
+            data[name] = list(given) if type(given) is tuple else given
+    return data
+
+
+def _task_to_json(task: TaskSpec) -> dict[str, Any]:
+    data = _changed_fields(task, _TASK_DEFAULTS)
+    data["operator"] = task.operator
+    if task.arguments:
+        data["arguments"] = task.arguments
+    return data
+
+
+def _task_from_json(task_id: str, data: Mapping[str, Any]) -> TaskSpec:
+    values = dict(data)
+    values.setdefault("arguments", {})
+    for name in _TUPLES:
+        if name in values:
+            values[name] = tuple(values[name])
+    return TaskSpec(task_id=task_id, **values)

@@ -1,4 +1,4 @@
-"""The tables of the metadata store. Everything that Yarrow knows stands in these rows; nothing is derived and kept.
+"""The tables of the metadata store. All that Yarrow knows stands in these rows; slots and counters are never kept.
 
 Instants are UTC. Every row that waits for something has the deadline of that wait in a column, so none can be stuck.
 """
@@ -6,6 +6,8 @@ Instants are UTC. Every row that waits for something has the deadline of that wa
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -27,6 +29,8 @@ from sqlalchemy import (
     false,
     text,
 )
+
+from yarrow.states import AttemptState, RunState, TaskState
 
 metadata = MetaData(
     naming_convention={
@@ -58,7 +62,34 @@ class Instant(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class State(TypeDecorator[str]):
+    """A member of one of the state enums, kept as its word. A word that no enum knows comes back as it is."""
+
+    impl = String(16)
+    cache_ok = True
+
+    def __init__(self, states: type[StrEnum]) -> None:
+        super().__init__()
+        self.states = states
+        self._members: dict[str, str] = {member.value: member for member in states}
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else str.__str__(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else self._members.get(value, value)
+
+
 Key = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER primary key
+
+
+def only(condition: str) -> dict[str, Any]:
+    """The arguments of a partial index.
+
+    Nearly all rows are finished ones in time: they cost the engine nothing when its indexes leave them out. A database
+    uses such an index only for a query that spells the same condition, as a literal and not as a parameter.
+    """
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 dag_file = Table(
@@ -70,6 +101,7 @@ dag_file = Table(
     Column("content_hash", String(64)),  # None: the file could not be read
     Column("dag_id", String(250)),  # None: unknown, the file is too broken
     Column("faults", JSON, nullable=False, default=list),
+    Column("errors", Integer, nullable=False),  # how many of the faults are errors
     Column("parsed_at", Instant, nullable=False),
 )
 
@@ -79,14 +111,24 @@ dag = Table(
     Column("dag_id", String(250), primary_key=True),
     Column("path", String(1024), nullable=False),
     Column("version", String(64), nullable=False),  # the version that new runs get
+    # What that version says, as far as listings and limits need it without reading the spec.
+    Column("description", Text),
+    Column("owner", String(250)),
+    Column("tags", JSON, nullable=False),
+    Column("schedule", String(250)),  # for people
+    Column("timezone", String(64), nullable=False),
+    Column("max_active_runs", Integer, nullable=False),
+    Column("max_active_tasks", Integer, nullable=False),
     Column("is_active", Boolean, nullable=False, default=True),  # False: its file is gone; the history stays
     Column("is_paused", Boolean, nullable=False, default=False),
     Column("scheduled_through", Instant),  # logical date of the newest scheduled run; None before the first
     Column("next_logical_date", Instant),
     Column("next_run_after", Instant),  # when the next scheduled run is due; None: never
+    Column("unscheduled_since", Instant),  # set: the two above are out of date and must be computed
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
-    Index(None, "is_active", "is_paused", "next_run_after"),
+    Index("ix_dag_due", "next_run_after", **only("next_run_after IS NOT NULL")),
+    Index("ix_dag_unscheduled", "unscheduled_since", **only("unscheduled_since IS NOT NULL")),
 )
 
 dag_version = Table(
@@ -109,7 +151,7 @@ dag_run = Table(
     Column("run_id", String(250), nullable=False),
     Column("run_type", String(16), nullable=False),  # scheduled, manual or triggered
     Column("version", String(64), nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", State(RunState), nullable=False),
     Column("logical_date", Instant, nullable=False),
     Column("data_interval_start", Instant, nullable=False),
     Column("data_interval_end", Instant, nullable=False),
@@ -123,11 +165,14 @@ dag_run = Table(
     Column("change_seq", Integer, nullable=False, default=1),  # counts what happened to its task instances
     Column("decided_seq", Integer, nullable=False, default=0),  # how much of that has been decided on
     Column("wait_until", Instant),  # when to look again although nothing happened; None once finished
-    Column("quarantine_count", Integer, nullable=False, default=0),  # how often deciding on it went wrong in a row
+    Column("quarantine_until", Instant),  # deciding on it went wrong: it is left alone until then, as is wait_until
+    Column("quarantine_count", Integer, nullable=False, default=0),  # how often in a row
     UniqueConstraint("dag_id", "run_id"),
-    Index("ix_dag_run_undecided", "wait_until", sqlite_where=text("change_seq > decided_seq")),
-    Index(None, "state", "wait_until"),
-    Index(None, "dag_id", "logical_date"),
+    Index("ix_dag_run_by_date", "dag_id", "logical_date"),
+    Index("ix_dag_run_queued", "dag_id", "logical_date", "id", **only("state = 'queued'")),
+    Index("ix_dag_run_running", "dag_id", **only("state = 'running'")),
+    Index("ix_dag_run_undecided", "id", **only("state = 'running' AND change_seq > decided_seq")),
+    Index("ix_dag_run_waiting", "wait_until", **only("wait_until IS NOT NULL")),
 )
 
 task_instance = Table(
@@ -136,9 +181,10 @@ task_instance = Table(
     Column("id", Key, primary_key=True, autoincrement=True),
     Column("dag_run_id", Key, ForeignKey("dag_run.id", ondelete="CASCADE"), nullable=False),
     Column("dag_id", String(250), nullable=False),
+    Column("logical_date", Instant, nullable=False),  # of its run, so that one index holds the order of priority
     Column("task_id", String(250), nullable=False),
     Column("map_index", Integer, nullable=False, default=-1),
-    Column("state", String(16), nullable=False),
+    Column("state", State(TaskState), nullable=False),
     Column("try_number", Integer, nullable=False, default=0),  # of the newest try that counts; 0 before the first
     Column("max_tries", Integer, nullable=False),  # retries + 1
     Column("infra_losses", Integer, nullable=False, default=0),
@@ -147,16 +193,35 @@ task_instance = Table(
     Column("pool_slots", Integer, nullable=False, default=1),
     Column("priority_weight", Integer, nullable=False),
     Column("attempt_id", String(32)),  # the newest attempt
-    Column("follow", JSON),  # what a branch or short_circuit chose
+    Column("follow", JSON(none_as_null=True)),  # what a branch or short_circuit chose
     Column("reason", Text),
-    Column("wait_until", Instant),  # the deadline of what it waits for; None once finished and before it is scheduled
+    Column("wait_until", Instant),  # the deadline of what it waits for; None before it is scheduled and once it runs
     Column("scheduled_at", Instant),
     Column("queued_at", Instant),
     Column("started_at", Instant),
     Column("ended_at", Instant),
     UniqueConstraint("dag_run_id", "task_id", "map_index"),
-    Index("ix_task_instance_by_priority", "state", "queue", "priority_weight"),
-    Index(None, "state", "wait_until"),
+    Index("ix_task_instance_slots", "pool", "dag_id", "pool_slots", **only("state IN ('queued', 'running')")),
+    Index("ix_task_instance_waiting", "wait_until", **only("wait_until IS NOT NULL")),
+)
+Index(
+    "ix_task_instance_scheduled",
+    task_instance.c.priority_weight.desc(),
+    task_instance.c.logical_date,
+    task_instance.c.id,
+    task_instance.c.dag_id,
+    task_instance.c.pool,
+    task_instance.c.queue,
+    task_instance.c.pool_slots,
+    **only("state = 'scheduled'"),
+)
+Index(
+    "ix_task_instance_queued",
+    task_instance.c.queue,
+    task_instance.c.priority_weight.desc(),
+    task_instance.c.logical_date,
+    task_instance.c.id,
+    **only("state = 'queued'"),
 )
 
 attempt = Table(
@@ -165,7 +230,7 @@ attempt = Table(
     Column("attempt_id", String(32), primary_key=True),
     Column("task_instance_id", Key, ForeignKey("task_instance.id", ondelete="CASCADE"), nullable=False),
     Column("try_number", Integer, nullable=False),
-    Column("state", String(16), nullable=False),
+    Column("state", State(AttemptState), nullable=False),
     Column("queue", String(250), nullable=False),
     Column("nonce", String(32), nullable=False),  # of the newest dispatch; an older token claims nothing
     Column("dispatch_count", Integer, nullable=False, default=0),
@@ -176,15 +241,14 @@ attempt = Table(
     Column("claimed_at", Instant),
     Column("lease_until", Instant),
     Column("cancel_reason", Text),  # set: its worker is told to stop it
-    Column("progress", JSON),
-    Column("metrics", JSON),
+    Column("progress", JSON(none_as_null=True)),
+    Column("metrics", JSON(none_as_null=True)),
     Column("reason", Text),
     Column("started_at", Instant),
     Column("ended_at", Instant),
-    Index(None, "task_instance_id"),
-    Index(None, "state", "published_at"),
-    Index(None, "state", "dispatch_deadline"),
-    Index(None, "state", "lease_until"),
+    Index("ix_attempt_task_instance", "task_instance_id"),
+    Index("ix_attempt_dispatched", "dispatch_deadline", "queue", **only("state = 'queued'")),
+    Index("ix_attempt_leased", "lease_until", "worker_id", **only("state = 'running'")),
 )
 
 xcom = Table(
@@ -199,7 +263,7 @@ event = Table(
     metadata,
     Column("id", Key, primary_key=True, autoincrement=True),
     Column("at", Instant, nullable=False),
-    Column("kind", String(64), nullable=False),  # dag.version, dag.paused, run.state, task.state, attempt.claimed, ...
+    Column("kind", String(64), nullable=False),  # dag.version, dag.paused, run.state, task.state, attempt.dispatch, ...
     Column("dag_id", String(250)),
     Column("run_id", String(250)),
     Column("task_id", String(250)),
@@ -209,7 +273,7 @@ event = Table(
     Column("to_state", String(16)),
     Column("who", String(250), nullable=False),  # scheduler, worker <id>, or a person
     Column("reason", Text),
-    Index(None, "dag_id", "run_id", "id"),
+    Index("ix_event_by_run", "dag_id", "run_id", "id"),
 )
 
 worker = Table(

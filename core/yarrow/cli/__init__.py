@@ -1,0 +1,54 @@
+"""The command line: `yarrow` and its groups, each in a file of its own that is imported when it is used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from yarrow.cli.lazy import LazyGroup
+from yarrow.version import __version__
+
+COMMANDS = {
+    "config": ("yarrow.cli.config:config", "Show the configuration; make a token for workers."),
+    "dags": ("yarrow.cli.dags:dags", "List, check, test, trigger and pause DAGs."),
+    "db": ("yarrow.cli.db:db", "Look after the metadata database."),
+    "demo": ("yarrow.cli.demo:demo", "Run twelve months of real flights through Yarrow."),
+    "runs": ("yarrow.cli.runs:runs", "List, show and watch runs."),
+    "schedule": ("yarrow.cli.schedule:schedule", "Show when a schedule is due."),
+    "schema": ("yarrow.cli.schema:schema", "Print the JSON Schema of a DAG file."),
+    "standalone": ("yarrow.cli.standalone:standalone", "Run everything on this machine: the embedded deployment."),
+    "tasks": ("yarrow.cli.tasks:tasks", "Read the logs of tasks; test one."),
+    "version": ("yarrow.cli.version:version", "Print the version."),
+}
+WINGS = {
+    "scheduler": "Run a scheduler.",
+    "webserver": "Run the web server with the Execution API.",
+    "worker": "Run a Celery worker.",
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    entry_point_help=WINGS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="yarrow", message="%(prog)s %(version)s")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration file. Default: $YARROW_CONFIG, ./yarrow.yaml or HOME/yarrow.yaml.",
+)
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The same as $YARROW_HOME.")
+def main(config: Path | None, home: Path | None) -> None:
+    """Yarrow runs batch AI and data pipelines written as static YAML.
+
+    `yarrow standalone --dags DIR` starts everything on this machine; drop a YAML file in DIR.
+    """
+    # Handed on by the environment, so that every command, and every process it starts, reads the same configuration.
+    if config:
+        os.environ["YARROW_CONFIG"] = str(config.expanduser().absolute())
+    if home:
+        os.environ["YARROW_HOME"] = str(home.expanduser().absolute())

@@ -1,0 +1,41 @@
+"""How arguments are read that several commands take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, tzinfo
+
+import click
+
+from yarrow.jsontypes import Json
+
+
+def moment(text: str) -> datetime:
+    """A date or a moment in ISO 8601; naive when it has no offset."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        example = "2026-01-31 or 2026-01-31T06:00:00+01:00"
+        raise click.BadParameter(f"{text!r} is not a date or a moment such as {example}") from None
+
+
+def instant(text: str) -> datetime:
+    """A moment as aware UTC; without an offset it is UTC already."""
+    return as_utc(moment(text), UTC)
+
+
+def as_utc(moment: datetime, zone: tzinfo) -> datetime:
+    """A moment as aware UTC; a naive one is a local time of the zone."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+
+
+def json_object(text: str) -> Mapping[str, Json]:
+    """A JSON object."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text} is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise click.BadParameter(f'{text} is not a JSON object, such as {{"threshold": 0.5}}')
+    return data

@@ -1,0 +1,212 @@
+"""`yarrow dags`: what is scheduled, whether files are right, and runs by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from yarrow.cli.access import open_store, wake_scheduler, who
+from yarrow.cli.arguments import instant, json_object
+from yarrow.cli.output import json_option, print_json, print_table
+from yarrow.config import load_config
+from yarrow.errors import NotFound
+from yarrow.jsontypes import Json
+from yarrow.store import Store
+from yarrow.store.records import FileRecord
+
+
+@click.group()
+def dags() -> None:
+    """List, check, test, trigger and pause DAGs."""
+
+
+@dags.command("list")
+@click.option("--all", "with_inactive", is_flag=True, help="Also DAGs whose file is gone.")
+@json_option
+def list_dags(with_inactive: bool, as_json: bool) -> None:
+    """List the DAGs, and the files that have faults."""
+    with open_store() as store:
+        records = store.catalog.dags(active_only=not with_inactive)
+        latest = store.runs.latest([record.dag_id for record in records])
+        broken = store.catalog.import_errors()
+    if as_json:
+        print_json(
+            [
+                {**record.to_json(), "last_run": last.to_json() if (last := latest.get(record.dag_id)) else None}
+                for record in records
+            ]
+        )
+        return
+    rows = [
+        (
+            record.dag_id,
+            record.schedule,
+            record.next_run_after,
+            last.state.value if (last := latest.get(record.dag_id)) else None,
+            "paused" if record.is_paused else "active" if record.is_active else "gone",
+            record.owner,
+            record.tags,
+        )
+        for record in records
+    ]
+    columns = ("DAG", "SCHEDULE", "NEXT RUN (UTC)", "LAST RUN", "STATE", "OWNER", "TAGS")
+    print_table(columns, rows, empty="There is no DAG yet. Drop a file in the DAG folder.")
+    if broken:
+        _print_faults(broken)
+
+
+def _print_faults(broken: list[FileRecord]) -> None:
+    click.echo(f"\n{len(broken)} {'file has' if len(broken) == 1 else 'files have'} faults:", err=True)
+    for file in broken:
+        for fault in file.faults:
+            click.echo(f"  {fault}", err=True)
+
+
+@dags.command()
+@json_option
+def errors(as_json: bool) -> None:
+    """List the faults of the files in the DAG folder, as the scheduler saw them last. Exits with 1 if there are any."""
+    with open_store() as store:
+        broken = store.catalog.import_errors()
+    if as_json:
+        print_json([fault.to_json() for file in broken for fault in file.faults])
+    elif broken:
+        _print_faults(broken)
+    else:
+        click.echo("No file has a fault.")
+    if broken:
+        raise SystemExit(1)
+
+
+@dags.command()
+@click.argument("dag_id")
+@json_option
+def show(dag_id: str, as_json: bool) -> None:
+    """Show a DAG: its tasks, its schedule, its versions and what its file says now."""
+    with open_store() as store:
+        record = store.catalog.dag(dag_id)
+        spec = store.catalog.spec(dag_id)
+        versions = store.catalog.versions(dag_id)
+        faults = [fault for file in store.catalog.import_errors() if file.path == record.path for fault in file.faults]
+    if as_json:
+        print_json(
+            {
+                **record.to_json(),
+                "spec": spec.to_json(),
+                "versions": [version.to_json() for version in versions],
+                "faults": [fault.to_json() for fault in faults],
+            }
+        )
+        return
+    click.echo(f"{dag_id}: {record.description or 'no description'}")
+    facts = {
+        "file": record.path,
+        "version": f"{len(versions)} ({record.version[:12]})",
+        "schedule": f"{record.schedule} ({record.timezone})" if record.schedule else "none: runs are started by hand",
+        "next run": f"{record.next_run_after:%Y-%m-%d %H:%M:%S} UTC" if record.next_run_after else "-",
+        "state": "paused" if record.is_paused else "active" if record.is_active else "its file is gone",
+        "owner": record.owner or "-",
+        "tags": ", ".join(record.tags) or "-",
+        "params": ", ".join(f"{name}={schema.get('default')!r}" for name, schema in spec.params.items()) or "-",
+    }
+    for name, value in facts.items():
+        click.echo(f"  {name + ':':<10} {value}")
+    click.echo()
+    rows = [
+        (task.task_id, task.operator, task.upstream, task.trigger_rule, task.retries, task.queue, task.pool)
+        for task in spec.tasks.values()
+    ]
+    columns = ("TASK", "OPERATOR", "UPSTREAM", "TRIGGER RULE", "RETRIES", "QUEUE", "POOL")
+    print_table(columns, rows, empty="It has no task.")
+    if faults:
+        click.echo("\nIts file has faults; the version above keeps running:", err=True)
+        for fault in faults:
+            click.echo(f"  {fault}", err=True)
+
+
+@dags.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@json_option
+def lint(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Check DAG files, and folders of them. Exits with 1 if there is a fault."""
+    from yarrow.language.lint import lint_paths  # the whole language, which no other command of this group needs
+
+    faults = lint_paths(paths)
+    if as_json:
+        print_json([fault.to_json() for fault in faults])
+    elif faults:
+        for fault in faults:
+            click.echo(str(fault))
+        click.echo(f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'}", err=True)
+    else:
+        click.echo("No fault.")
+    if any(fault.severity == "error" for fault in faults):
+        raise SystemExit(1)
+
+
+@dags.command()
+@click.argument("dag_id")
+@click.option("--params", type=json_object, metavar="JSON", help="The params of the run, as a JSON object.")
+@click.option("--logical-date", type=instant, metavar="ISO", help="The logical date of the run.")
+@click.option("--run-id", help="The run's id, if it is not to be made up.")
+@click.option("--wait", is_flag=True, help="Watch the run, and exit with 1 if it fails.")
+@json_option
+def trigger(
+    dag_id: str,
+    params: Mapping[str, Json] | None,
+    logical_date: datetime | None,
+    run_id: str | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Start a run of a DAG by hand."""
+    config = load_config()
+    with open_store(config) as store:
+        run = store.runs.trigger(dag_id, params=params or {}, logical_date=logical_date, run_id=run_id, who=who())
+        wake_scheduler(config)
+        if as_json and not wait:
+            print_json(run)
+            return
+        if not as_json:
+            click.echo(f"Run {run.run_id} of {dag_id} is {run.state.value}.")
+            if store.catalog.dag(dag_id).is_paused:
+                click.echo(f"{dag_id} is paused: the run waits until `yarrow dags unpause {dag_id}`.", err=True)
+        if wait:
+            from yarrow.cli.watch import watch_run  # rich, which triggering alone does not need
+
+            raise SystemExit(watch_run(store, dag_id, run.run_id, as_json=as_json))
+
+
+@dags.command()
+@click.argument("dag_ids", nargs=-1, required=True, metavar="DAG...")
+def pause(dag_ids: tuple[str, ...]) -> None:
+    """Pause DAGs: no new run starts; what runs goes on."""
+    _set_paused(dag_ids, True)
+
+
+@dags.command()
+@click.argument("dag_ids", nargs=-1, required=True, metavar="DAG...")
+def unpause(dag_ids: tuple[str, ...]) -> None:
+    """Let paused DAGs run again."""
+    _set_paused(dag_ids, False)
+
+
+def _set_paused(dag_ids: tuple[str, ...], paused: bool) -> None:
+    config = load_config()
+    with open_store(config) as store:
+        _check_dags(store, dag_ids)
+        for dag_id in dag_ids:
+            changed = store.catalog.set_paused(dag_id, paused, who())
+            state = "paused" if paused else "not paused"
+            click.echo(f"{dag_id} is {state}{' now' if changed else ' already'}.")
+    wake_scheduler(config)
+
+
+def _check_dags(store: Store, dag_ids: tuple[str, ...]) -> None:
+    """Raises NotFound for the first unknown one, before anything is changed."""
+    for dag_id in dag_ids:
+        if not store.catalog.dag(dag_id).is_active:
+            raise NotFound(f"The DAG {dag_id!r} has no file any more.")

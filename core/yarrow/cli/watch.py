@@ -1,0 +1,91 @@
+"""Watches one run: a live table on a terminal, a line for each event elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import datetime
+
+import click
+
+from yarrow.cli.output import STYLES, duration_text
+from yarrow.clock import utc_now
+from yarrow.store import Store
+from yarrow.store.records import EventRecord, RunRecord, TaskInstanceRecord
+
+INTERVAL = 0.25
+"""Seconds between two looks at the database."""
+
+
+def watch_run(store: Store, dag_id: str, run_id: str, *, as_json: bool) -> int:
+    """Shows how a run goes until it ends. Returns the exit code: 0, or 1 when it failed."""
+    run = store.runs.get(dag_id, run_id)
+    run = _watch_live(store, run) if sys.stdout.isatty() and not as_json else _watch_lines(store, run, as_json)
+    return 0 if run.state.value == "success" else 1
+
+
+def _watch_lines(store: Store, run: RunRecord, as_json: bool) -> RunRecord:
+    seen = 0
+    while True:
+        run = store.runs.by_id(run.id)  # before its events: the last look then shows them all
+        for event in store.runs.events(run.dag_id, run.run_id, after=seen):
+            seen = event.id
+            click.echo(json.dumps(event.to_json()) if as_json else _line(event))
+        if run.state.finished:
+            return run
+        time.sleep(INTERVAL)
+
+
+def _line(event: EventRecord) -> str:
+    what = event.task_id or "run"
+    reason = f": {event.reason}" if event.reason else ""
+    return f"{event.at:%H:%M:%S} {what} {event.to_state or event.kind}{reason}"
+
+
+def _watch_live(store: Store, run: RunRecord) -> RunRecord:
+    from rich.console import Group, RenderableType
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    def picture(run: RunRecord, tasks: list[TaskInstanceRecord], now: datetime) -> RenderableType:
+        table = Table(box=None, pad_edge=False)
+        for column in ("TASK", "STATE", "TRY", "TOOK", "PROGRESS", "REASON"):
+            table.add_column(column, overflow="fold")
+        for task in tasks:
+            state = task.state.value
+            table.add_row(
+                task.task_id,
+                Text(state, style=STYLES.get(state, "")),
+                f"{task.try_number}/{task.max_tries}",
+                _took(task.started_at, task.ended_at, now),
+                _progress(task),
+                task.reason or "",
+            )
+        state = run.state.value
+        took = _took(run.started_at, run.ended_at, now)
+        head = Text.assemble(f"{run.dag_id} {run.run_id}: ", (state, STYLES.get(state, "")), f"  {took}")
+        return Group(head, table)
+
+    with Live(refresh_per_second=8) as live:
+        while True:
+            run = store.runs.by_id(run.id)
+            live.update(picture(run, store.runs.task_instances(run.id), utc_now()))
+            if run.state.finished:
+                return run
+            time.sleep(INTERVAL)
+
+
+def _took(start: datetime | None, end: datetime | None, now: datetime) -> str:
+    return duration_text(max(0.0, ((end or now) - start).total_seconds())) if start else ""
+
+
+def _progress(task: TaskInstanceRecord) -> str:
+    progress = task.progress or {}
+    done, total, unit = progress.get("done"), progress.get("total"), progress.get("unit") or ""
+    if not isinstance(done, int | float) or task.state.finished:
+        return ""
+    if isinstance(total, int | float) and total:
+        return f"{done:,.0f} of {total:,.0f} {unit} ({done / total:.0%})"
+    return f"{done:,.0f} {unit}"

@@ -1,0 +1,312 @@
+"""What the store answers with: frozen records of rows, as they stand in the tables. Instants are aware and UTC."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from yarrow.decide import RunView, TaskView
+from yarrow.jsontypes import Json
+from yarrow.language.faults import Fault
+from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.states import AttemptState, RunState, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of the records: plain fields, and a JSON form for `--json` and the pages."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON data: instants in ISO 8601, tuples as lists."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Record | Fault):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord(Record):
+    """A DAG file as it was when it was last looked at."""
+
+    path: str  # relative to the DAG folder
+    size: int
+    mtime_ns: int
+    content_hash: str | None  # None: it could not be read
+    dag_id: str | None  # None: it is too broken to tell
+    faults: Sequence[Fault] = ()
+    parsed_at: datetime | None = None  # filled in by the store
+
+
+@dataclass(frozen=True, slots=True)
+class DagRecord(Record):
+    """A DAG: what its newest version says of it, and where its schedule stands."""
+
+    dag_id: str
+    path: str
+    version: str
+    is_active: bool  # False: its file is gone
+    is_paused: bool
+    description: str | None
+    owner: str | None
+    tags: Sequence[str]
+    schedule: str | None  # for people: the cron expression, the preset or "every 15m"
+    timezone: str
+    max_active_runs: int
+    max_active_tasks: int
+    scheduled_through: datetime | None  # logical date of the newest scheduled run
+    next_logical_date: datetime | None
+    next_run_after: datetime | None  # when the next scheduled run is due; None: never, or not known yet
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRecord(Record):
+    """One version of a DAG."""
+
+    dag_id: str
+    version: str
+    number: int  # 1, 2, 3 ... within the DAG
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord(Record):
+    """One run of a DAG."""
+
+    id: int
+    dag_id: str
+    run_id: str
+    run_type: str  # scheduled, manual or triggered
+    version: str
+    state: RunState
+    logical_date: datetime
+    data_interval_start: datetime
+    data_interval_end: datetime
+    run_after: datetime
+    params: Mapping[str, Json]
+    triggered_by: str | None
+    reason: str | None
+    queued_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    change_seq: int  # counts what happened to its task instances
+    decided_seq: int  # how much of that has been decided on
+    wait_until: datetime | None
+
+    @property
+    def view(self) -> RunView:
+        """What `decide` wants to know of the run."""
+        return RunView(
+            dag_id=self.dag_id,
+            run_id=self.run_id,
+            state=self.state,
+            logical_date=self.logical_date,
+            data_interval_start=self.data_interval_start,
+            data_interval_end=self.data_interval_end,
+            params=self.params,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInstanceRecord(Record):
+    """One task instance, with what its newest attempt tells."""
+
+    id: int
+    dag_run_id: int
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: TaskState
+    try_number: int
+    max_tries: int
+    infra_losses: int
+    queue: str
+    pool: str
+    pool_slots: int
+    priority_weight: int
+    attempt_id: str | None
+    follow: Sequence[str] | None
+    reason: str | None
+    wait_until: datetime | None
+    scheduled_at: datetime | None
+    queued_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    worker_id: str | None = None
+    progress: Mapping[str, Json] | None = None  # {"done", "total", "unit"}
+    metrics: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord(Record):
+    """One attempt at a task instance."""
+
+    attempt_id: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    state: AttemptState
+    queue: str
+    dispatch_count: int
+    created_at: datetime
+    published_at: datetime | None
+    dispatch_deadline: datetime | None
+    worker_id: str | None
+    claimed_at: datetime | None
+    lease_until: datetime | None
+    cancel_reason: str | None
+    progress: Mapping[str, Json] | None
+    metrics: Mapping[str, Json] | None
+    reason: str | None
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord(Record):
+    """One line of the history: who moved what from where to where, when and why."""
+
+    id: int
+    at: datetime
+    kind: str
+    dag_id: str | None
+    run_id: str | None
+    task_id: str | None
+    map_index: int | None
+    attempt_id: str | None
+    from_state: str | None
+    to_state: str | None
+    who: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSnapshot:
+    """All that is needed to decide on a run."""
+
+    record: RunRecord
+    spec: DagSpec
+    tasks: Mapping[str, TaskView]
+    xcoms: Mapping[str, Json]  # of the succeeded tasks that some `when` names
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRow:
+    """A queued attempt that wants a wake-up message."""
+
+    attempt_id: str
+    nonce: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedAttempt:
+    """An attempt that now belongs to a worker: all that its Assignment needs but token, variables and connections."""
+
+    attempt_id: str
+    nonce: str  # of this claim: the report must carry its token
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    max_tries: int
+    task: TaskSpec
+    downstream: Sequence[str]  # direct ones
+    queue: str
+    logical_date: datetime
+    data_interval_start: datetime
+    data_interval_end: datetime
+    timezone: str
+    params: Mapping[str, Json]
+    xcoms: Mapping[str, Json]  # of the tasks that the arguments name; one without XCom is absent
+    lease: float  # seconds
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FinishOutcome:
+    """What became of a report."""
+
+    repeated: bool  # the same report had been accepted before
+    state: TaskState  # of the task instance now
+    next: ClaimedAttempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord(Record):
+    """A worker, as its last heartbeat told."""
+
+    worker_id: str
+    hostname: str
+    pid: int
+    queues: Sequence[str]
+    slots: int
+    version: str
+    stopping: bool
+    started_at: datetime
+    seen_at: datetime
+    running: int = 0  # attempts that it holds
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerRecord(Record):
+    """A scheduler, as its last beat told."""
+
+    scheduler_id: str
+    hostname: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+    loop_seconds: float | None
+    broker_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord(Record):
+    """What waits and runs on a queue, and the slots of the live workers that serve it."""
+
+    queue: str
+    scheduled: int
+    queued: int
+    running: int
+    workers: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord(Record):
+    """A pool and how much of it is taken. Used may exceed slots for a while after a pool was made smaller."""
+
+    name: str
+    slots: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport(Record):
+    """The state of the deployment's parts, for `/health/ready` and the status page."""
+
+    database: str  # sqlite or postgresql
+    schedulers: Sequence[SchedulerRecord] = ()  # those that beat lately
+    workers: Sequence[WorkerRecord] = ()  # those that are alive
+    queues: Sequence[QueueRecord] = ()
+    pools: Sequence[PoolRecord] = ()
+    runs: Mapping[str, int] = field(default_factory=dict)  # unfinished runs by state
+    problems: Sequence[str] = ()  # sentences: no scheduler, no worker, the broker's error, a queue nobody serves

@@ -1,0 +1,397 @@
+"""Runs: how they come to be, are decided on, and are looked at."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
+
+from yarrow.decide import Decisions
+from yarrow.errors import Conflict, NotFound
+from yarrow.jsontypes import Json
+from yarrow.language.spec import DagSpec
+from yarrow.params import run_params
+from yarrow.states import RunState, TaskState
+from yarrow.store import deciding
+from yarrow.store.catalog import did_you_mean, read_dag
+from yarrow.store.database import Database, insert_new
+from yarrow.store.records import EventRecord, RunRecord, RunSnapshot, TaskInstanceRecord
+from yarrow.store.rows import columns_of
+from yarrow.store.specs import Specs
+from yarrow.store.tables import attempt, dag, dag_run, event, task_instance
+from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, run_event
+from yarrow.timetable import Timetable
+
+_RUN = select(*columns_of(RunRecord, dag_run))
+_TASK_INSTANCE = select(*columns_of(TaskInstanceRecord, task_instance, dag_run, attempt)).select_from(
+    task_instance.join(dag_run).outerjoin(attempt, attempt.c.attempt_id == task_instance.c.attempt_id)
+)
+_EVENT = select(*columns_of(EventRecord, event))
+
+Interval = tuple[datetime, datetime, datetime, datetime]
+"""Logical date, start and end of the data interval, and the moment from which the run may start."""
+
+
+class Runs:
+    """Runs of DAGs and their task instances. Every method is one transaction."""
+
+    def __init__(self, database: Database, specs: Specs) -> None:
+        self._database = database
+        self._specs = specs
+
+    # How they come to be
+
+    def create(
+        self,
+        spec: DagSpec,
+        version: str,
+        *,
+        run_id: str,
+        run_type: str,
+        interval: Interval,
+        params: Mapping[str, Json],
+        triggered_by: str | None = None,
+        advance: tuple[datetime | None, datetime | None] | None = None,
+        now: datetime | None = None,
+    ) -> RunRecord | None:
+        """Creates a queued run with its task instances.
+
+        Args:
+            interval: logical date, start and end of the data interval, and the moment from which it may start.
+            advance: (next logical date, next run_after) of the DAG, moved in the same transaction together with
+                `scheduled_through`, which becomes this run's logical date. The pointer never moves backwards.
+
+        Returns:
+            None when the run exists already; the pointer is moved all the same.
+        """
+        at = self._database.now(now)
+        row = _run_row(spec, version, run_id, run_type, interval, params, triggered_by, at)
+
+        def work(connection: Connection) -> RunRecord | None:
+            record = self._insert(connection, spec, row)
+            if advance is not None:
+                _advance(connection, spec.dag_id, interval[0], advance)
+            return record
+
+        return self._database.write(work)
+
+    def trigger(
+        self,
+        dag_id: str,
+        *,
+        params: Mapping[str, Json] | None = None,
+        logical_date: datetime | None = None,
+        run_id: str | None = None,
+        who: str,
+        run_type: str = "manual",
+        exist_ok: bool = False,
+        now: datetime | None = None,
+    ) -> RunRecord:
+        """Creates a run of the DAG's newest version by hand: defaults filled in, params checked.
+
+        A run for a logical date of the DAG's schedule gets that data interval, any other the latest complete one.
+
+        Raises:
+            NotFound: No such active DAG.
+            InvalidParams: They don't fit what the DAG declares.
+            Conflict: There is such a run already, unless `exist_ok`, which answers with it.
+        """
+        at = self._database.now(now)
+        date = logical_date or at
+        name = run_id or f"{run_type}__{date.isoformat()}"
+
+        def newest(connection: Connection) -> DagSpec:
+            record = read_dag(connection, dag_id)
+            if not record.is_active:
+                raise NotFound(f"The DAG {dag_id!r} is gone: its file {record.path} is not in the DAG folder any more.")
+            return self._specs.get(connection, dag_id, record.version)
+
+        spec = self._database.read(newest)
+        start, end = data_interval(spec, date)
+        row = _run_row(
+            spec, spec.version, name, run_type, (date, start, end, at), run_params(spec, params or {}), who, at
+        )
+
+        def work(connection: Connection) -> RunRecord:
+            record = self._insert(connection, spec, row)
+            if record is not None:
+                return record
+            if exist_ok:
+                return _one_run(connection, dag_id, name)
+            raise Conflict(f"The DAG {dag_id!r} has a run {name!r} already.", hint="Give another run_id.")
+
+        return self._database.write(work)
+
+    def _insert(self, connection: Connection, spec: DagSpec, row: Mapping[str, Any]) -> RunRecord | None:
+        statement = insert_new(self._database, dag_run).returning(*_RUN.selected_columns)
+        found = connection.execute(statement, row).one_or_none()
+        if found is None:
+            return None
+        record = RunRecord(*found)
+        tasks = [_task_row(record, spec, task_id) for task_id in spec.tasks]
+        if tasks:
+            connection.execute(insert(task_instance), tasks)
+        who = record.triggered_by or SCHEDULER
+        append(
+            connection,
+            [run_event((record.dag_id, record.run_id), None, RunState.QUEUED, record.queued_at, who, None)],
+        )
+        return record
+
+    def active_count(self, dag_id: str) -> int:
+        """How many runs of the DAG are queued or running."""
+        active = dag_run.c.state.in_([RunState.QUEUED, RunState.RUNNING])
+        query = select(func.count()).select_from(dag_run).where(dag_run.c.dag_id == dag_id, active)
+        return self._database.read(lambda connection: connection.execute(query).scalar_one())
+
+    # How they go on
+
+    def start_due(self, now: datetime | None = None) -> builtins.list[int]:
+        """Starts queued runs within their DAG's `max_active_runs`, oldest logical date first; not of paused DAGs.
+
+        Returns:
+            The ids of the runs that are running now.
+        """
+        at = self._database.now(now)
+        if not self._database.read(lambda connection: deciding.startable(connection, at)):
+            return []
+        return self._database.write(lambda connection: deciding.start(connection, at))
+
+    def undecided(self, now: datetime | None = None, limit: int = 1000) -> builtins.list[int]:
+        """Ids of running runs to which something happened, or whose wait is over."""
+        at = self._database.now(now)
+        return self._database.read(lambda connection: deciding.undecided(connection, at, limit))
+
+    def next_wait(self) -> datetime | None:
+        """The earliest `wait_until` of a running run: how long a scheduler may sleep."""
+        return self._database.read(deciding.next_wait)
+
+    def snapshot(self, id: int) -> RunSnapshot | None:
+        """What there is to decide on. None: the run is not running."""
+        return self._database.read(lambda connection: deciding.snapshot(connection, self._specs, id))
+
+    def apply(
+        self,
+        id: int,
+        decisions: Decisions,
+        seen_seq: int,
+        *,
+        queued_timeout: float = 3600.0,
+        who: str = SCHEDULER,
+        now: datetime | None = None,
+    ) -> bool:
+        """Carries out what was decided on a snapshot with this `change_seq`.
+
+        Each move is compare-and-set; one whose task instance has moved since is left out, and the run stays undecided.
+        The run's own move needs that nothing at all has happened since.
+
+        Returns:
+            Whether everything was carried out.
+        """
+        at = self._database.now(now)
+        return self._database.write(
+            lambda connection: deciding.apply(connection, id, decisions, seen_seq, queued_timeout, who, at)
+        )
+
+    def quarantine(self, id: int, error: str, until: datetime) -> int:
+        """Leaves a run alone until then because deciding on it went wrong; the error is shown as its reason.
+
+        Returns:
+            How often in a row that has happened, this time included.
+        """
+        return self._database.write(lambda connection: deciding.quarantine(connection, id, error, until))
+
+    # How they are looked at
+
+    def get(self, dag_id: str, run_id: str) -> RunRecord:
+        """The run. Raises NotFound."""
+        return self._database.read(lambda connection: _one_run(connection, dag_id, run_id))
+
+    def by_id(self, id: int) -> RunRecord:
+        """The run with that row id. Raises NotFound."""
+        found = self._runs(_RUN.where(dag_run.c.id == id))
+        if not found:
+            raise NotFound(f"There is no run with id {id}.")
+        return found[0]
+
+    def list(
+        self,
+        dag_id: str | None = None,
+        state: RunState | str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> builtins.list[RunRecord]:
+        """Runs, newest first. `before` is the row id of the last run of the page before."""
+        query = _RUN.order_by(dag_run.c.id.desc()).limit(limit)
+        if dag_id is not None:
+            query = query.where(dag_run.c.dag_id == dag_id)
+        if state is not None:
+            query = query.where(dag_run.c.state == state)
+        if before is not None:
+            query = query.where(dag_run.c.id < before)
+        return self._runs(query)
+
+    def latest(self, dag_ids: Collection[str] | None = None) -> dict[str, RunRecord]:
+        """The run with the newest logical date of each DAG that has one; of active DAGs by default."""
+        other = dag_run.alias()
+        newest = (
+            select(other.c.id)
+            .where(other.c.dag_id == dag.c.dag_id)
+            .order_by(other.c.logical_date.desc(), other.c.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        query = _RUN.select_from(dag.join(dag_run, dag_run.c.id == newest))
+        query = query.where(dag.c.is_active if dag_ids is None else dag.c.dag_id.in_(sorted(dag_ids)))
+        return {run.dag_id: run for run in self._runs(query)}
+
+    def state_counts(self, dag_ids: Collection[str] | None = None) -> dict[str, dict[str, int]]:
+        """For each DAG, how many of its runs are in each state."""
+        query = select(dag_run.c.dag_id, dag_run.c.state, func.count()).group_by(dag_run.c.dag_id, dag_run.c.state)
+        if dag_ids is not None:
+            query = query.where(dag_run.c.dag_id.in_(sorted(dag_ids)))
+        return self._database.read(lambda connection: _nested_counts(connection, query))
+
+    def task_state_counts(self, ids: Collection[int]) -> dict[int, dict[str, int]]:
+        """For each run id, how many of its task instances are in each state: progress bars."""
+        columns = (task_instance.c.dag_run_id, task_instance.c.state)
+        query = select(*columns, func.count()).group_by(*columns)
+
+        def work(connection: Connection) -> dict[int, dict[str, int]]:
+            counts: dict[int, dict[str, int]] = {id: {} for id in ids}
+            for chunk in chunks(sorted(ids), CHUNK):
+                counts |= _nested_counts(connection, query.where(task_instance.c.dag_run_id.in_(chunk)))
+            return counts
+
+        return self._database.read(work)
+
+    def task_instances(self, id: int) -> builtins.list[TaskInstanceRecord]:
+        """The task instances of a run in the topological order of its DAG version."""
+        return self._task_instances(_TASK_INSTANCE.where(task_instance.c.dag_run_id == id))
+
+    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskInstanceRecord:
+        """One task instance. Raises NotFound with the nearest name."""
+        run = self.get(dag_id, run_id)
+        instances = self.task_instances(run.id)
+        found = next((i for i in instances if (i.task_id, i.map_index) == (task_id, map_index)), None)
+        if found is None:
+            hint = did_you_mean(task_id, [instance.task_id for instance in instances])
+            raise NotFound(f"The run {run_id!r} of the DAG {dag_id!r} has no task {task_id!r}.", hint=hint)
+        return found
+
+    def events(
+        self,
+        dag_id: str | None = None,
+        run_id: str | None = None,
+        task_id: str | None = None,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> builtins.list[EventRecord]:
+        """The history in the order it happened, from behind event id `after`."""
+        query = _EVENT.where(event.c.id > after).order_by(event.c.id).limit(limit)
+        for column, value in ((event.c.dag_id, dag_id), (event.c.run_id, run_id), (event.c.task_id, task_id)):
+            if value is not None:
+                query = query.where(column == value)
+        return self._database.read(lambda connection: [EventRecord(*row) for row in connection.execute(query)])
+
+    def _runs(self, query: Select[Any]) -> builtins.list[RunRecord]:
+        return self._database.read(lambda connection: [RunRecord(*row) for row in connection.execute(query)])
+
+    def _task_instances(self, query: Select[Any]) -> builtins.list[TaskInstanceRecord]:
+        ordered = query.order_by(task_instance.c.id)
+        return self._database.read(lambda connection: [TaskInstanceRecord(*row) for row in connection.execute(ordered)])
+
+
+def data_interval(spec: DagSpec, logical_date: datetime) -> tuple[datetime, datetime]:
+    """The data interval of a run by hand: of that logical date when the schedule has it, else the latest complete one.
+
+    A DAG without a schedule, or one whose schedule has not begun by then, has the empty interval at the logical date.
+    """
+    if spec.schedule is None or spec.start_date is None:
+        return logical_date, logical_date
+    timetable = Timetable.of(spec.schedule, spec.start_date, spec.end_date)
+    ahead = timetable.next_interval(logical_date - _INSTANT)
+    if ahead is not None and ahead.logical_date == logical_date:
+        return ahead.data_interval_start, ahead.data_interval_end
+    complete = timetable.latest_due(logical_date, None)
+    if complete is None:
+        return logical_date, logical_date
+    return complete.data_interval_start, complete.data_interval_end
+
+
+_INSTANT = datetime.resolution
+
+
+def _run_row(
+    spec: DagSpec,
+    version: str,
+    run_id: str,
+    run_type: str,
+    interval: Interval,
+    params: Mapping[str, Json],
+    triggered_by: str | None,
+    at: datetime,
+) -> dict[str, Any]:
+    logical_date, start, end, run_after = interval
+    return {
+        "dag_id": spec.dag_id,
+        "run_id": run_id,
+        "run_type": run_type,
+        "version": version,
+        "state": RunState.QUEUED,
+        "logical_date": logical_date,
+        "data_interval_start": start,
+        "data_interval_end": end,
+        "run_after": run_after,
+        "params": dict(params),
+        "triggered_by": triggered_by,
+        "queued_at": at,
+    }
+
+
+def _task_row(run: RunRecord, spec: DagSpec, task_id: str) -> dict[str, Any]:
+    task = spec.tasks[task_id]
+    return {
+        "dag_run_id": run.id,
+        "dag_id": run.dag_id,
+        "logical_date": run.logical_date,
+        "task_id": task_id,
+        "state": TaskState.NONE,
+        "max_tries": task.retries + 1,
+        "queue": task.queue,
+        "pool": task.pool,
+        "priority_weight": task.priority_weight,
+    }
+
+
+def _advance(
+    connection: Connection, dag_id: str, through: datetime, following: tuple[datetime | None, datetime | None]
+) -> None:
+    behind = or_(dag.c.scheduled_through.is_(None), dag.c.scheduled_through < through)
+    next_logical_date, next_run_after = following
+    connection.execute(
+        update(dag)
+        .where(and_(dag.c.dag_id == dag_id, behind))
+        .values(scheduled_through=through, next_logical_date=next_logical_date, next_run_after=next_run_after)
+    )
+
+
+def _one_run(connection: Connection, dag_id: str, run_id: str) -> RunRecord:
+    row = connection.execute(_RUN.where(dag_run.c.dag_id == dag_id, dag_run.c.run_id == run_id)).one_or_none()
+    if row is not None:
+        return RunRecord(*row)
+    read_dag(connection, dag_id)
+    query = select(dag_run.c.run_id).where(dag_run.c.dag_id == dag_id).order_by(dag_run.c.id.desc()).limit(200)
+    hint = did_you_mean(run_id, connection.execute(query).scalars().all())
+    raise NotFound(f"The DAG {dag_id!r} has no run {run_id!r}.", hint=hint)
+
+
+def _nested_counts(connection: Connection, query: Select[Any]) -> dict[Any, dict[str, int]]:
+    counts: dict[Any, dict[str, int]] = {}
+    for key, state, count in connection.execute(query):
+        counts.setdefault(key, {})[state] = count
+    return counts

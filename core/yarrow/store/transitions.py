@@ -1,0 +1,240 @@
+"""The moves of runs, task instances and attempts: compare-and-set, legal, and each appended to the history.
+
+Rows are locked in the order run, task instance, attempt, so that transactions on PostgreSQL can't wait for each other
+in a circle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, bindparam, insert, update
+
+from yarrow.states import RUN_MOVES, TASK_MOVES, AttemptState, RunState, TaskState
+from yarrow.store.tables import attempt, dag_run, event, task_instance
+
+T = TypeVar("T")
+
+SCHEDULER = "scheduler"
+
+CHUNK = 1000
+"""How many ids stand in one statement: SQLite takes 32,766 parameters, and short statements keep locks short."""
+
+
+LONGEST_TEXT = 20_000
+"""Characters of a reason that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The task instance that moves, with the names under which the history knows it."""
+
+    id: int
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    attempt_id: str | None = None
+
+
+_MOVE_TASK = update(task_instance).where(
+    task_instance.c.id == bindparam("subject_id"), task_instance.c.state == bindparam("from_state")
+)
+_MOVE_ATTEMPTED_TASK = _MOVE_TASK.where(task_instance.c.attempt_id == bindparam("seen_attempt_id"))
+_MOVE_TASKS = (
+    update(task_instance)
+    .where(
+        task_instance.c.id.in_(bindparam("subject_ids", expanding=True)),
+        task_instance.c.state == bindparam("from_state"),
+    )
+    .returning(task_instance.c.id)
+)
+_MOVE_RUN = update(dag_run).where(dag_run.c.id == bindparam("subject_id"), dag_run.c.state == bindparam("from_state"))
+_MOVE_ATTEMPT = update(attempt).where(
+    attempt.c.attempt_id == bindparam("subject_id"),
+    attempt.c.state == bindparam("from_state"),
+    attempt.c.nonce == bindparam("seen_nonce"),
+)
+_TOUCH_RUN = update(dag_run).where(dag_run.c.id == bindparam("subject_id")).values(change_seq=dag_run.c.change_seq + 1)
+_APPEND = insert(event)
+_BLANK_LINE: Mapping[str, Any] = {column.name: None for column in event.c if column.name != "id"}
+
+
+def move_task(
+    connection: Connection,
+    subject: Subject,
+    from_state: TaskState,
+    to_state: TaskState,
+    *,
+    at: datetime,
+    who: str,
+    reason: str | None = None,
+    **values: Any,
+) -> bool:
+    """Moves one task instance.
+
+    Returns:
+        False, and changes nothing, when it was not in `from_state`, or not at that attempt, any more.
+    """
+    check_task_move(from_state, to_state)
+    reason = plain_text(reason)
+    parameters = {"subject_id": subject.id, "from_state": from_state, "state": to_state, "reason": reason, **values}
+    statement = _MOVE_TASK
+    if subject.attempt_id is not None:
+        statement = _MOVE_ATTEMPTED_TASK
+        parameters["seen_attempt_id"] = subject.attempt_id
+    if connection.execute(statement, parameters).rowcount != 1:
+        return False
+    append(connection, [task_event(subject, from_state, to_state, at, who, reason)])
+    return True
+
+
+def move_tasks(
+    connection: Connection,
+    subjects: Sequence[Subject],
+    from_state: TaskState,
+    to_state: TaskState,
+    *,
+    at: datetime,
+    who: str,
+    reason: str | None = None,
+    **values: Any,
+) -> set[int]:
+    """Moves many task instances alike. Returns the ids of those that were still in `from_state`."""
+    check_task_move(from_state, to_state)
+    reason = plain_text(reason)
+    moved: set[int] = set()
+    for chunk in chunks(sorted(subject.id for subject in subjects), CHUNK):
+        statement = _MOVE_TASKS.values(state=to_state, reason=reason, **values)
+        moved.update(connection.execute(statement, {"subject_ids": chunk, "from_state": from_state}).scalars())
+    append(connection, [task_event(s, from_state, to_state, at, who, reason) for s in subjects if s.id in moved])
+    return moved
+
+
+def move_run(
+    connection: Connection,
+    id: int,
+    names: tuple[str, str],
+    from_state: RunState,
+    to_state: RunState,
+    *,
+    at: datetime,
+    who: str,
+    reason: str | None = None,
+    seen_seq: int | None = None,
+    **values: Any,
+) -> bool:
+    """Moves a run, known as `names` (dag_id, run_id).
+
+    Returns:
+        False, and changes nothing, when it was not in `from_state`, or not at change `seen_seq`, any more.
+    """
+    if (from_state, to_state) not in RUN_MOVES:
+        raise ValueError(f"a run does not move from {from_state} to {to_state}")
+    reason = plain_text(reason)
+    statement = _MOVE_RUN if seen_seq is None else _MOVE_RUN.where(dag_run.c.change_seq == seen_seq)
+    parameters = {"subject_id": id, "from_state": from_state, "state": to_state, "reason": reason, **values}
+    if connection.execute(statement, parameters).rowcount != 1:
+        return False
+    append(connection, [run_event(names, from_state, to_state, at, who, reason)])
+    return True
+
+
+def move_attempt(
+    connection: Connection,
+    attempt_id: str,
+    nonce: str,
+    from_state: AttemptState,
+    to_state: AttemptState,
+    values: Mapping[str, Any],
+) -> bool:
+    """Moves one attempt. Returns False, and changes nothing, when its state or its nonce is another one by now.
+
+    It is not appended to the history: every such move goes with one of the task instance, which is.
+    """
+    if from_state.finished:
+        raise ValueError(f"an attempt that is {from_state} never changes again")
+    parameters = {
+        "subject_id": attempt_id,
+        "from_state": from_state,
+        "seen_nonce": nonce,
+        "state": to_state,
+        **values,
+    }
+    return connection.execute(_MOVE_ATTEMPT, parameters).rowcount == 1
+
+
+def touch_run(connection: Connection, id: int) -> None:
+    """Counts that something happened to a task instance of the run, so that it is decided on again."""
+    connection.execute(_TOUCH_RUN, {"subject_id": id})
+
+
+def append(connection: Connection, events: Sequence[Mapping[str, Any]]) -> None:
+    """Appends to the history."""
+    if events:
+        connection.execute(_APPEND, list(events))
+
+
+def task_event(
+    subject: Subject, from_state: TaskState, to_state: TaskState, at: datetime, who: str, reason: str | None
+) -> dict[str, Any]:
+    """The history's line for a move of a task instance."""
+    return history_line(
+        "task.state",
+        at=at,
+        who=who,
+        dag_id=subject.dag_id,
+        run_id=subject.run_id,
+        task_id=subject.task_id,
+        map_index=subject.map_index,
+        attempt_id=subject.attempt_id,
+        from_state=from_state,
+        to_state=to_state,
+        reason=reason,
+    )
+
+
+def run_event(
+    names: tuple[str, str], from_state: RunState | None, to_state: RunState, at: datetime, who: str, reason: str | None
+) -> dict[str, Any]:
+    """The history's line for a move of a run, or for its creation."""
+    dag_id, run_id = names
+    return history_line(
+        "run.state",
+        at=at,
+        who=who,
+        dag_id=dag_id,
+        run_id=run_id,
+        from_state=from_state,
+        to_state=to_state,
+        reason=reason,
+    )
+
+
+def history_line(kind: str, **columns: Any) -> dict[str, Any]:
+    """One line of the history, with every column, so that lines of all kinds go in with one statement."""
+    return {**_BLANK_LINE, "kind": kind, **columns}
+
+
+def check_task_move(from_state: TaskState, to_state: TaskState) -> None:
+    """Raises ValueError for a move that the engine may not make."""
+    if (from_state, to_state) not in TASK_MOVES:
+        raise ValueError(f"a task instance does not move from {from_state} to {to_state}")
+
+
+def plain_text(text: str | None) -> str | None:
+    """The text as every database takes it: without NUL and half characters, and not without end."""
+    if text is None:
+        return None
+    return text[:LONGEST_TEXT].replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def chunks(items: Iterable[T], size: int) -> Iterable[list[T]]:
+    """The items in lists of at most `size`."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

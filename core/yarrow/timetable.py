@@ -1,0 +1,201 @@
+"""Computes when the runs of a schedule are due and what data interval each one covers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice, takewhile
+from zoneinfo import ZoneInfo
+
+from yarrow.cron import is_once, parse_cron
+from yarrow.dst import Policy
+from yarrow.fires import FIRST, LAST, TICK, CronFires, Fires, fires_of
+from yarrow.language.spec import ScheduleSpec
+from yarrow.zones import load_zone
+
+SEMANTICS = ("interval", "trigger")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One run of a schedule. Instants are aware UTC."""
+
+    logical_date: datetime
+    data_interval_start: datetime
+    data_interval_end: datetime
+    run_after: datetime  # the run starts then
+
+    @classmethod
+    def exact(cls, instant: datetime) -> Interval:
+        """A run at an instant, that covers no time."""
+        return cls(instant, instant, instant, instant)
+
+    @classmethod
+    def between(cls, start: datetime, end: datetime) -> Interval:
+        """A run over [start, end), that starts when the interval has ended."""
+        return cls(start, start, end, end)
+
+
+def fire_times(
+    expr: str, timezone: str, after: datetime, count: int, *, gap: str = "shift", fold: str = "second"
+) -> list[datetime]:
+    """Returns the first `count` instants (aware UTC) strictly after `after` at which a cron expression fires.
+
+    Args:
+        expr: Five fields, or a preset such as `@daily`.
+        timezone: An IANA name. The fields are local times of this zone.
+        after: An aware datetime.
+        count: How many; fewer are returned only at the end of the calendar.
+        gap: A local time that does not exist because the clocks are put forward: `shift` it forward by as much, or
+            `skip` it.
+        fold: A local time that comes twice because the clocks are put back: the `first`, the `second` or `both`.
+            Neither matters to an expression that names no hour: it fires in every hour that passes.
+
+    Raises:
+        ValueError: With a sentence that says what is not valid.
+    """
+    if count < 0:
+        raise ValueError(f"The count can't be negative: {count}.")
+    fires = CronFires(parse_cron(expr), load_zone(timezone), Policy(gap, fold))
+    return list(islice(fires.after(_instant(after, "after")), count))
+
+
+def check_schedule(schedule: ScheduleSpec) -> None:
+    """Raises ValueError, with a sentence, when a schedule can't be followed."""
+    if schedule.semantics not in SEMANTICS:
+        raise ValueError(f"`semantics` is {' or '.join(SEMANTICS)}, not `{schedule.semantics}`.")
+    fires_of(schedule, FIRST)
+
+
+class Timetable:
+    """The runs of one schedule between a start and an end."""
+
+    def __init__(self, fires: Fires, *, covers: bool, start: datetime, end: datetime) -> None:
+        self._fires = fires
+        self._covers = covers  # whether a run covers the time up to the next fire, and waits for it
+        self._start = start
+        self._end = end
+
+    @classmethod
+    def of(cls, schedule: ScheduleSpec, start: datetime, end: datetime | None = None) -> Timetable:
+        """The timetable of a schedule.
+
+        Args:
+            schedule: When the runs are due.
+            start: Aware. The first logical date is the first fire time that is not before it.
+            end: Aware. Logical dates are before it; None: no end.
+
+        Raises:
+            ValueError: As `check_schedule`.
+        """
+        check_schedule(schedule)
+        start = _instant(start, "start")
+        covers = schedule.semantics == "interval" and not is_once(schedule.cron)
+        return cls(fires_of(schedule, start), covers=covers, start=start, end=_instant(end, "end") if end else LAST)
+
+    def next_interval(self, after_logical: datetime | None) -> Interval | None:
+        """The first run, or the one that follows a logical date; None when the schedule is over."""
+        return next(self._upcoming(after_logical), None)
+
+    def intervals(self, after: datetime | None, count: int) -> list[Interval]:
+        """The first `count` runs whose logical date is later than `after`; from the first run when it is None."""
+        return list(islice(self._upcoming(after), count))
+
+    def starting_after(self, instant: datetime, count: int) -> list[Interval]:
+        """The first `count` runs that start later than an instant."""
+        instant = _instant(instant, "after")
+        if not self._covers:
+            return self.intervals(instant, count)
+        under_way = self._fires.latest(instant)  # its interval is the first that ends later
+        return self.intervals(under_way - TICK if under_way else None, count)
+
+    def latest_due(self, now: datetime, after_logical: datetime | None) -> Interval | None:
+        """The newest run that is due at `now` and later than a logical date; None when there is none.
+
+        What lies between is left out: this is the step of a schedule without catchup.
+        """
+        due = self._newest(_instant(now, "now"))
+        if due is None or due.logical_date < self._start:
+            return None
+        if after_logical is not None and due.logical_date <= after_logical:
+            return None
+        return due
+
+    def at(self, logical_date: datetime) -> Interval:
+        """The interval of a run asked for by hand: it starts at the logical date and ends with the next fire time."""
+        logical_date = _instant(logical_date, "logical date")
+        end = next(self._fires.after(logical_date), None) if self._covers else None
+        return Interval.between(logical_date, end) if end else Interval.exact(logical_date)
+
+    def _upcoming(self, after_logical: datetime | None) -> Iterator[Interval]:
+        after = self._start - TICK
+        if after_logical is not None:
+            after = max(after, _instant(after_logical, "logical date"))
+        fires = self._fires.after(after)
+        if not self._covers:
+            yield from (Interval.exact(fire) for fire in takewhile(lambda fire: fire < self._end, fires))
+            return
+        start = next(fires, None)
+        for end in fires:
+            if start is None or start >= self._end:
+                return
+            yield Interval.between(start, end)
+            start = end
+
+    def _newest(self, now: datetime) -> Interval | None:
+        if not self._covers:
+            fire = self._fires.latest(min(now, self._end - TICK))
+            return Interval.exact(fire) if fire else None
+        ended = self._fires.latest(now)  # the end of the newest complete interval
+        begun = self._fires.latest(min(ended, self._end) - TICK) if ended else None
+        return Interval.between(begun, next(self._fires.after(begun))) if begun else None
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewRow:
+    """One coming run, for people: as ISO 8601 text and in words."""
+
+    interval: Interval
+    zone: ZoneInfo
+
+    def to_json(self) -> dict[str, str]:
+        """The instants in UTC; `local` is the start of the run in the zone of the schedule."""
+        return {
+            "logical_date": self.interval.logical_date.isoformat(),
+            "data_interval_start": self.interval.data_interval_start.isoformat(),
+            "data_interval_end": self.interval.data_interval_end.isoformat(),
+            "run_after": self.interval.run_after.isoformat(),
+            "local": self.interval.run_after.astimezone(self.zone).isoformat(),
+        }
+
+    @property
+    def words(self) -> str:
+        """A sentence: what the run covers and when it starts, in the zone of the schedule."""
+        start, end = self.interval.data_interval_start, self.interval.data_interval_end
+        if start == end:
+            return f"starts at {self._local(self.interval.run_after)} {self.zone.key}"
+        return f"covers {self._local(start)} to {self._local(end)} {self.zone.key}, starts at the end"
+
+    def _local(self, instant: datetime) -> str:
+        local = instant.astimezone(self.zone)
+        return f"{local:%Y-%m-%d %H:%M:%S}" if local.second else f"{local:%Y-%m-%d %H:%M}"
+
+
+def preview(
+    schedule: ScheduleSpec, start: datetime, end: datetime | None, after: datetime | None, count: int
+) -> list[PreviewRow]:
+    """The first `count` runs of a schedule, or those that start later than `after`. Raises ValueError."""
+    timetable = Timetable.of(schedule, start, end)
+    intervals = timetable.intervals(None, count) if after is None else timetable.starting_after(after, count)
+    zone = load_zone(schedule.timezone)
+    return [PreviewRow(interval, zone) for interval in intervals]
+
+
+def _instant(moment: datetime, what: str) -> datetime:
+    """An aware datetime as UTC, kept within the calendar. Raises ValueError for a naive one."""
+    if moment.tzinfo is None:
+        raise ValueError(f"The {what} `{moment.isoformat()}` has no time zone; add one, such as +00:00.")
+    if moment.year < FIRST.year:
+        return FIRST
+    return LAST if moment.year >= LAST.year else moment.astimezone(UTC)

@@ -1,0 +1,146 @@
+"""The worker's side of the Execution API: one kept-alive connection, and errors that say whether to try again.
+
+It stands on http.client: measured against urllib3 a request costs 0.15 instead of 0.27 ms of CPU, and nothing needs to
+be imported that a pool child would hold in memory. Retrying is the caller's business: only it knows for how long.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import select
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from yarrow import protocol
+from yarrow.errors import Refused, YarrowError
+from yarrow.protocol import Assignment, Heartbeat, HeartbeatReply, LogLine, Report
+
+TIMEOUT = 10.0
+_FINAL = frozenset({400, 401, 403, 404, 413, 426})
+
+
+class Unreachable(YarrowError):
+    """The Execution API does not answer. The request may or may not have been carried out."""
+
+
+class Rejected(YarrowError):
+    """The Execution API does not take this request, and would not take it later."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class ApiClient:
+    """Sends the messages of `yarrow.protocol`. Threads may share one; a process that forks makes its own.
+
+    Every method raises `Unreachable` (try again), `Rejected` (it is no use) or `Refused` (the attempt is not ours).
+    """
+
+    def __init__(self, api_url: str, worker_token: str, *, timeout: float = TIMEOUT) -> None:
+        parts = urlsplit(api_url)
+        self._host, self._port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
+        self._prefix = f"{parts.path.rstrip('/')}/execution/v{protocol.VERSION}/"
+        self._url = api_url
+        self._worker_token = worker_token
+        self._timeout = timeout
+        self._connection: http.client.HTTPConnection | None = None
+        self._lock = threading.Lock()
+
+    def claim(self, attempt_id: str, token: str, worker_id: str) -> Assignment:
+        """Asks for an attempt."""
+        answer = self._post("claim", token, {"attempt_id": attempt_id, "worker_id": worker_id})
+        return Assignment.from_json(answer)
+
+    def finish(
+        self, report: Report, token: str, worker_id: str, *, following_of: str | None = None
+    ) -> Assignment | None:
+        """Reports the end of an attempt, and takes the next one of the queue `following_of` if there is one."""
+        body = {"worker_id": worker_id, "report": report.to_json(), "next": following_of}
+        following = self._post("finish", token, body).get("next")
+        return Assignment.from_json(following) if following else None
+
+    def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatReply:
+        """Says what this worker executes."""
+        return HeartbeatReply.from_json(self._post("heartbeat", self._worker_token, heartbeat.to_json()))
+
+    def logs(self, batches: Sequence[tuple[str, Sequence[LogLine]]]) -> None:
+        """Hands in lines of the logs of attempts: (attempt token, lines)."""
+        body = {"batches": [{"token": token, "lines": [line.to_json() for line in lines]} for token, lines in batches]}
+        self._post("logs", self._worker_token, body)
+
+    def trigger(self, token: str, dag_id: str, params: Mapping[str, Any], logical_date: str | None) -> str:
+        """Creates a run of another DAG on behalf of the attempt, and returns its run_id."""
+        body = {"dag_id": dag_id, "params": params, "logical_date": logical_date}
+        return str(self._post("trigger", token, body)["run_id"])
+
+    def close(self) -> None:
+        """Closes the connection; the next request opens a new one."""
+        with self._lock:
+            self._disconnect()
+
+    def _post(self, path: str, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        data = json.dumps(body, separators=(",", ":")).encode()
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            protocol.VERSION_HEADER: str(protocol.VERSION),
+        }
+        with self._lock:
+            try:
+                connection = self._connect()
+                connection.request("POST", self._prefix + path, data, headers)
+                response = connection.getresponse()
+                status, content = response.status, response.read()
+            except (OSError, http.client.HTTPException) as error:
+                self._disconnect()
+                raise Unreachable(f"The Execution API at {self._url} does not answer: {_why(error)}.") from error
+        return self._answer(status, content)
+
+    def _answer(self, status: int, content: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            answer = {"error": f"it answered {status} without JSON; is this the web server of Yarrow?"}
+            status = status if status in _FINAL or status == 409 else 502
+        if status == 200:
+            return answer
+        message = str(answer.get("error", f"status {status}"))
+        if status == 409:
+            raise Refused(message)
+        if status in _FINAL:
+            raise Rejected(status, message)
+        raise Unreachable(f"The Execution API at {self._url} can't do it now: {message}")
+
+    def _connect(self) -> http.client.HTTPConnection:
+        connection = self._connection
+        if connection is not None and (connection.sock is None or _closed_by_peer(connection)):
+            self._disconnect()
+            connection = None
+        if connection is None:
+            kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+            connection = self._connection = kind(self._host, self._port, timeout=self._timeout)
+        return connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _closed_by_peer(connection: http.client.HTTPConnection) -> bool:
+    """Whether a connection that nothing is expected from has something to read: its end."""
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return (error.strerror or str(error) or type(error).__name__).lower()
+    return str(error) or type(error).__name__

@@ -1,0 +1,159 @@
+"""Runs SQL: DuckDB over files and data sets, or any other database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from yarrow import Context, Fail, Operator, param
+from yarrow.dataset import DatasetManifest, DatasetXCom
+from yarrow.jsontypes import Json
+from yarrow.operator import ArgumentPath
+from yarrow_operators import database, ducks, files
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MAX_ROWS = 1000
+"""How many rows `output: rows` may return."""
+
+
+class Sql(Operator):
+    """Runs a query, in DuckDB over files and data sets, or in the database of a connection.
+
+    Without `conn_id` the query runs in DuckDB on the worker: `source` is a view of that name, and so is each of
+    `inputs`. With `conn_id` it runs in that database, by SQLAlchemy.
+
+    Don't put values into the text of a query. Give them with `parameters` and write `$name` in DuckDB, `:name` in
+    another database; dates come as text there, so write `$day::DATE`.
+    """
+
+    query: str = param(
+        doc="The query. In DuckDB it may be several statements; the result is the last one's.",
+        examples=("SELECT * FROM source WHERE time_hour >= $month_start::DATE",),
+    )
+    parameters: dict[str, Json] = param(
+        default={},
+        doc="Values for the names that the query leaves open.",
+        examples=({"month_start": "{{ ds }}"},),
+    )
+    source: str | dict[str, Json] | None = param(
+        default=None,
+        doc="What the view `source` shows: a CSV, JSON or Parquet file as a path or fsspec URL, or a data set.",
+        examples=("zip://flights.csv::/data/flights.csv.zip", "{{ xcom.ingest }}", "s3://lake/day={{ ds }}/a.parquet"),
+    )
+    read_options: dict[str, Json] = param(
+        default={},
+        doc="Options of DuckDB's reader for a `source` that is a file.",
+        examples=({"nullstr": "NA", "delim": ";"},),
+    )
+    inputs: dict[str, str | dict[str, Json]] = param(
+        default={},
+        doc="More views: a name for each file or data set.",
+        examples=({"flights": "{{ xcom.ingest }}", "weather": "/data/weather.parquet"},),
+    )
+    conn_id: str | None = param(default=None, doc="The connection of another database.")
+    output: Literal["dataset", "rows", "value", "none"] = param(
+        default="dataset",
+        doc="The XCom: a data set of Parquet parts; a list of objects, at most a thousand; the one value of the one "
+        "row; or nothing.",
+    )
+
+    @classmethod
+    def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> Iterator[tuple[ArgumentPath, str]]:
+        """`source` and `inputs` are views in DuckDB, which another database can't see."""
+        if arguments.get("conn_id") is not None:
+            for name in ("source", "read_options", "inputs"):
+                if arguments.get(name):
+                    yield (name,), f"`{name}` is read by DuckDB; it can't be used together with `conn_id`."
+        elif arguments.get("read_options") and not isinstance(arguments.get("source"), str):
+            yield ("read_options",), "`read_options` are for a `source` that is a file."
+
+    def execute(self, context: Context) -> Json | DatasetXCom:
+        if self.conn_id is not None:
+            return self._in_database(context, self.conn_id)
+        with ducks.connect(context) as duck:
+            if self.source is not None:
+                files.view(duck, "source", self.source, context.work_dir / "source", self.read_options)
+            for name, value in self.inputs.items():
+                files.view(duck, name, value, context.work_dir / "inputs" / name)
+            try:
+                return self._in_duckdb(context, duck)
+            finally:
+                files.discard(context.work_dir / "source", context.work_dir / "inputs")
+
+    def _in_duckdb(self, context: Context, duck: DuckDBPyConnection) -> Json | DatasetXCom:
+        statements = duck.extract_statements(self.query)
+        unused = set(self.parameters).difference(*(statement.named_parameters for statement in statements))
+        if unused:
+            names = ", ".join(f"`{name}`" for name in sorted(unused))
+            raise Fail(f"The query does not use the parameters {names}.", hint="Write `$name` in the query.")
+        if not statements:
+            raise Fail("The query is empty.")
+        *before, last = statements
+        for statement in before if self.output != "none" else statements:
+            duck.execute(statement, self._parameters(statement)).fetchall()
+        if self.output == "none":
+            return None
+        if last.type.name != "SELECT":
+            raise Fail(
+                f"The last statement of the query is a {last.type.name}, which has no rows.",
+                hint="End with a SELECT, or set `output: none`.",
+            )
+        query, parameters = _bare(last.query), self._parameters(last)
+        if self.output == "dataset":
+            return _published(ducks.write_dataset(duck, query, context, parameters=parameters), context)
+        # DuckDB's own JSON form of a row: the same for every type, nested ones too.
+        found = duck.execute(
+            f"SELECT to_json(yarrow_row)::VARCHAR FROM ({query}) yarrow_row LIMIT {MAX_ROWS + 1}",
+            parameters,
+        ).fetchall()
+        return self._small([json.loads(row, parse_constant=_no_number) for (row,) in found], context)
+
+    def _parameters(self, statement: Any) -> dict[str, Json] | None:
+        return {name: self.parameters[name] for name in statement.named_parameters if name in self.parameters} or None
+
+    def _in_database(self, context: Context, conn_id: str) -> Json | DatasetXCom:
+        with database.query(context.connection(conn_id), self.query, self.parameters) as result:
+            if self.output == "none":
+                context.log.info("The statement changed %d rows.", max(result.row_count, 0))
+                return None
+            if self.output == "dataset":
+                return _published(database.write_dataset(result, context), context)
+            return self._small(result.head(MAX_ROWS + 1), context)
+
+    def _small(self, rows: list[dict[str, Json]], context: Context) -> Json:
+        if self.output == "value":
+            if len(rows) != 1 or len(rows[0]) != 1:
+                shape = f"{len(rows)} rows" if len(rows) != 1 else f"{len(rows[0])} columns"
+                raise Fail(f"`output: value` needs one row of one column; the query gave {shape}.")
+            return next(iter(rows[0].values()))
+        if len(rows) > MAX_ROWS:
+            raise Fail(
+                f"The query gave more than {MAX_ROWS} rows, too many for an XCom.", hint="Set `output: dataset`."
+            )
+        context.metric("rows_out", len(rows))
+        return rows
+
+
+def _published(manifest: DatasetManifest, context: Context) -> DatasetXCom:
+    context.log.info("Wrote %d rows, %d bytes to %s.", manifest.rows, manifest.bytes, manifest.uri)
+    context.metric("rows_out", manifest.rows)
+    return manifest.to_json()
+
+
+def _bare(statement: str) -> str:
+    """A statement that can stand in brackets: without the semicolons and comments at its end."""
+    import duckdb
+
+    content = statement.encode()
+    for offset, kind in reversed(duckdb.tokenize(statement)):
+        if kind != duckdb.token_type.comment and content[offset : offset + 1] != b";":
+            break
+        content = content[:offset]
+    return content.decode()
+
+
+def _no_number(name: str) -> None:
+    """NaN and the infinities, which JSON does not have, become null."""

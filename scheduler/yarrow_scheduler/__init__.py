@@ -1,0 +1,1 @@
+"""The scheduler: decides which runs exist, which tasks may run, and what becomes of the lost."""

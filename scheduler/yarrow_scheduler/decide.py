@@ -1,0 +1,80 @@
+"""Step `decide`: what follows from the states of each run to which something happened."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from yarrow.decide import decide
+from yarrow.errors import StoreError
+from yarrow.store import Store
+
+_RUNS_AT_ONCE = 100
+_LONGEST_QUARANTINE = 300  # seconds
+_LONGEST_ERROR = 500  # characters
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Decided:
+    """What a pass of the step did."""
+
+    ended: list[str] = field(default_factory=list)  # the dag_ids of runs that ended
+    more: bool = False  # there are more runs to decide on
+    refused: bool = False  # something happened to a run in the middle of it: decide again
+
+
+class Decider:
+    """Decides on runs. A run on which that fails is left alone for ever longer; the others go on."""
+
+    def __init__(self, store: Store, queued_timeout: float) -> None:
+        self._store = store
+        self._queued_timeout = queued_timeout
+        self._failures: dict[int, int] = {}
+
+    def decide(self, now: datetime) -> Decided:
+        """Decides on the runs to which something happened, or whose wait is over."""
+        decided = Decided()
+        ids = self._store.runs.undecided(now, _RUNS_AT_ONCE)
+        decided.more = len(ids) == _RUNS_AT_ONCE
+        for id_ in ids:
+            try:
+                self._decide_one(id_, now, decided)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one bad run must not stop the others
+                self._quarantine(id_, error, now)
+            else:
+                self._failures.pop(id_, None)
+        return decided
+
+    def _decide_one(self, id_: int, now: datetime, decided: Decided) -> None:
+        snapshot = self._store.runs.snapshot(id_)
+        if snapshot is None:
+            return
+        run = snapshot.record
+        decisions = decide(snapshot.spec, run.view, snapshot.tasks, now, snapshot.xcoms)
+        applied = self._store.runs.apply(id_, decisions, run.change_seq, queued_timeout=self._queued_timeout, now=now)
+        if not applied:
+            decided.refused = True
+        elif decisions.run is not None:
+            decided.ended.append(run.dag_id)
+            state, reason = decisions.run.to_state, decisions.run.reason
+            _log.info(
+                "run %s of %s ended as %s%s",
+                run.run_id,
+                run.dag_id,
+                state,
+                f": {reason}" if reason else "",
+                extra={"action": "run_ended", "dag_id": run.dag_id, "run_id": run.run_id, "state": str(state)},
+            )
+
+    def _quarantine(self, id_: int, error: Exception, now: datetime) -> None:
+        seconds = min(2 ** self._failures.get(id_, 0), _LONGEST_QUARANTINE)
+        text = f"Deciding on this run failed with {type(error).__name__}: {error}"[:_LONGEST_ERROR]
+        self._failures[id_] = self._store.runs.quarantine(id_, text, now + timedelta(seconds=seconds))
+        _log.error(
+            "run %d is left alone for %d s: %s", id_, seconds, text, exc_info=error, extra={"action": "run_quarantined"}
+        )
