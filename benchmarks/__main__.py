@@ -49,7 +49,7 @@ def main() -> int:
     }
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
-    Console().print(table(figures))
+    Console(width=120).print(table(figures))
     print(json.dumps(report))
     return 0 if all(figure.reached is not False for figure in figures) else 1
 

@@ -1,4 +1,4 @@
-"""The peer: what Celery alone does with no-op tasks, on the same broker, with the same settings and concurrency."""
+"""The peer: what Celery alone does with no-op tasks, on the same broker, with its defaults and the same concurrency."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 import redis
 from celery import Celery
-from yarrow_executor.app import make_app
 
 QUEUE = "bench-noop"
 
 
 def make_bench_app(broker_url: str) -> Celery:
-    app = make_app(broker_url)
+    app = Celery("bench", broker=broker_url, set_as_current=False)
+    app.conf.update(task_ignore_result=True, broker_connection_retry_on_startup=True)
     client = redis.Redis.from_url(broker_url)
 
-    @app.task(name="bench.noop")
+    @app.task(name="bench.noop", shared=False)
     def noop() -> None:
         pass
 
-    @app.task(name="bench.mark")
+    @app.task(name="bench.mark", shared=False)
     def mark(key: str) -> None:
         client.set(key, 1)
 

@@ -117,7 +117,7 @@ def _months(flights: Path) -> dict[int, tuple[np.ndarray[Any, Any], np.ndarray[A
             selected = ", ".join(f'"{name}"::FLOAT AS "{name}"' for name in NAMES)
             columns = duck.execute(
                 f"SELECT {selected}, (arr_delay > {LATE_MINUTES})::INTEGER AS late"
-                f" FROM ({compile_steps(steps, 'input', (), columns_of)})"
+                f" FROM ({compile_steps(steps, 'input', columns_of)})"
                 " WHERE arr_delay IS NOT NULL ORDER BY time_hour, carrier, flight, origin"
             ).fetchnumpy()
             late = np.asarray(columns.pop("late"))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
@@ -99,6 +98,7 @@ class _Deciding:
         self._tasks = tasks
         self._xcoms = xcoms
         self._states = {task_id: tasks[task_id].state for task_id in spec.tasks}
+        self._waiting = [task_id for task_id, state in self._states.items() if state is TaskState.NONE]
         self._names: Mapping[str, object] | None = None
         self.decisions: list[TaskDecision] = []
 
@@ -121,9 +121,11 @@ class _Deciding:
 
     def skip_what_was_not_chosen(self) -> None:
         """Skips the waiting tasks that a branch did not choose or that a short circuit cut off."""
-        for task_id, state in self._states.items():
-            follow = self._tasks[task_id].follow
-            if follow is None or state is not TaskState.SUCCESS:
+        if not self._waiting:
+            return
+        for task_id, view in self._tasks.items():
+            follow = view.follow
+            if follow is None or view.state is not TaskState.SUCCESS or task_id not in self._states:
                 continue
             if self._spec.tasks[task_id].operator == "short_circuit":
                 unwanted, reason = self._cut_off(task_id, follow), f"`{task_id}` cut off what comes after it"
@@ -161,13 +163,15 @@ class _Deciding:
 
         Tasks stand in a topological order, so one pass sees every consequence; another makes sure of it.
         """
-        waiting = [task_id for task_id, state in self._states.items() if state is TaskState.NONE]
         settled = True
-        while waiting and settled:
+        while self._waiting and settled:
             settled = False
+            waiting, self._waiting = self._waiting, []
             for task_id in waiting:
-                settled = self._start(self._spec.tasks[task_id]) or settled
-            waiting = [task_id for task_id in waiting if self._states[task_id] is TaskState.NONE]
+                if self._states[task_id] is TaskState.NONE:
+                    settled = self._start(self._spec.tasks[task_id]) or settled
+                if self._states[task_id] is TaskState.NONE:
+                    self._waiting.append(task_id)
 
     def _start(self, task: TaskSpec) -> bool:
         """Returns whether the task is finished by it, which others may have waited for."""
@@ -205,10 +209,11 @@ class _Deciding:
                 upstream_failed += 1
             elif state is TaskState.REMOVED:
                 removed += 1
-        if task.upstream and task.trigger_rule != "always" and not (success or skipped or failed or upstream_failed):
-            if not removed:
-                return None
-        return judge(task.trigger_rule, Counts(len(task.upstream), success, skipped, failed, upstream_failed, removed))
+        ended = success or skipped or failed or upstream_failed or removed
+        if task.upstream and not ended and task.trigger_rule != "always":
+            return None
+        counts = Counts(len(task.upstream), success, skipped, failed, upstream_failed, removed)
+        return judge(task.trigger_rule, counts)
 
     def _explain(self, task: TaskSpec, judgement: Judgement) -> str:
         """Why the trigger rule ended a task, naming the upstream task that brought it about."""
@@ -246,11 +251,10 @@ class _Deciding:
 
     def end(self) -> RunDecision | None:
         """Ends the run when every task has ended, or when none of those left can ever run."""
-        left = [task_id for task_id, state in self._states.items() if not state.finished]
-        if any(self._states[task_id] is not TaskState.NONE for task_id in left):
+        if any(state in _UNDER_WAY for state in self._states.values()):
             return None
-        if left:
-            return self._deadlock(left)
+        if self._waiting:
+            return self._deadlock(self._waiting)
         states, downstream = self._states, self._spec.downstream
         broken = [task_id for task_id in states if not downstream[task_id] and states[task_id] in FAILED_TASK_STATES]
         if not broken:
@@ -268,6 +272,8 @@ class _Deciding:
         reason = f"deadlock: nothing runs, and {_sentence(left, 'can never run')}"
         return RunDecision(RunState.RUNNING, RunState.FAILED, reason)
 
+
+_UNDER_WAY = (TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY)
 
 _ENDED: Mapping[TaskState, str] = {
     TaskState.SUCCESS: "succeeded",

@@ -19,6 +19,10 @@ class Wakeup:
 class Executor(Protocol):
     """Carries wake-ups to workers. It keeps no state: what is queued is a row in the store."""
 
+    @property
+    def error(self) -> str | None:
+        """Why the last publish failed; None when it did not."""
+
     def publish(self, wakeups: Sequence[Wakeup]) -> Sequence[Wakeup]:
         """Sends the wake-ups and returns those that certainly went out.
 

@@ -179,7 +179,7 @@ def _encode(line: LogLine) -> bytes:
 def _decode(raw: bytes) -> LogLine | None:
     try:
         return LogLine.from_json(json.loads(raw))
-    except (ValueError, TypeError):  # a line that a full disk has cut off
+    except (ValueError, TypeError, AttributeError):  # a line that a full disk has cut off
         return None
 
 

@@ -62,7 +62,7 @@ def param(
         doc: One or two sentences for the reference and the editor.
         minimum, maximum: Bounds of a number, inclusive.
         pattern: A regular expression that a string must match as a whole.
-        template: Whether `{{ ... }}` in the value is rendered. SQL text and code set it to False when braces are theirs.
+        template: Whether `{{ ... }}` in the value is rendered. Code sets it to False when braces are its own.
         expression: The value is itself an expression, written without braces (as `when:` is).
         examples: Values to show in the reference.
     """
@@ -145,14 +145,16 @@ class Context(Protocol):
     """The ids of the tasks directly downstream."""
     log: logging.Logger
     """Its lines reach the task's log with their level; so does everything printed."""
-    work_dir: Path
-    """A folder of this task instance alone that survives a retry: for checkpoints. It is removed when the task ends."""
     cpus: int
     """How many threads a library should use: the cores of the worker shared out among its slots."""
     dags_folder: Path
     """The DAG folder as this worker sees it: a relative path of a model or another input file is looked for there."""
     objects_url: str
     """The fsspec URL of the object store: a relative path of an output is written below it."""
+
+    @property
+    def work_dir(self) -> Path:
+        """A folder of this task instance that survives a retry, for checkpoints. It is gone when the task ends."""
 
     def connection(self, conn_id: str) -> Connection:
         """The connection named by one of the task's parameters. Raises `NotFound` for any other."""

@@ -79,10 +79,20 @@ def _supervise(programs: list[Program], url: str, lock: int, say: Say) -> None:
         say("yarrow", f"ready after {time.monotonic() - started:.1f} s: {url}    Ctrl-C stops")
 
     try:
-        Supervisor(programs, say).run(ready=probe.ready, on_ready=on_ready)
+        Supervisor(programs, without_noise(say)).run(ready=probe.ready, on_ready=on_ready)
     except ProgramFailed as error:
         raise YarrowError(str(error)) from error
     say("yarrow", "stopped")
+
+
+def without_noise(say: Say) -> Say:
+    """Leaves out what is no news here: advice on the kernel's settings for a broker that holds gigabytes."""
+
+    def say_news(name: str, text: str) -> None:
+        if name != "broker" or "vm.overcommit_memory" not in text:
+            say(name, text)
+
+    return say_news
 
 
 def _programs(broker: embedded.Broker | None, environment: Mapping[str, str], worker_grace: float) -> list[Program]:

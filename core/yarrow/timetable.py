@@ -122,11 +122,21 @@ class Timetable:
             return None
         return due
 
-    def at(self, logical_date: datetime) -> Interval:
-        """The interval of a run asked for by hand: it starts at the logical date and ends with the next fire time."""
+    def by_hand(self, logical_date: datetime) -> Interval:
+        """The run that somebody asks for: of that logical date when the schedule has it, else the newest complete one.
+
+        Before the first run is complete it is one that covers no time.
+        """
         logical_date = _instant(logical_date, "logical date")
-        end = next(self._fires.after(logical_date), None) if self._covers else None
-        return Interval.between(logical_date, end) if end else Interval.exact(logical_date)
+        following = self.next_interval(logical_date - TICK)
+        if following is not None and following.logical_date == logical_date:
+            return following
+        complete = self.latest_due(logical_date, None)
+        if complete is None:
+            return Interval.exact(logical_date)
+        return Interval(
+            logical_date, complete.data_interval_start, complete.data_interval_end, complete.data_interval_end
+        )
 
     def _upcoming(self, after_logical: datetime | None) -> Iterator[Interval]:
         after = self._start - TICK

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import FrameType
 from typing import NoReturn
@@ -18,6 +18,7 @@ from yarrow.protocol import Assignment
 from yarrow_executor import leftovers
 from yarrow_executor.output import STDERR, STDOUT, FrameWriter, Pipes
 from yarrow_executor.slots import Slot, SlotTable, Stop
+from yarrow_executor.user_code import UserCode
 
 EXIT_STOPPED = 73  # of a child that was stopped in the middle of a task
 
@@ -31,7 +32,14 @@ class Stopped(BaseException):
 class Child:
     """The surroundings of the attempts of one slot. Made after the fork, in the pool child."""
 
-    def __init__(self, table: SlotTable, number: int, pipes: Pipes, *, cpus: int, level: str) -> None:
+    def __init__(
+        self, table: SlotTable, number: int, pipes: Pipes, *, cpus: int, level: str, python_path: Sequence[str] = ()
+    ) -> None:
+        """Args:
+        cpus: How many threads libraries may use.
+        level: From which level on log records are taken; INFO at least.
+        python_path: Where users' modules are.
+        """
         self.slot: Slot = table.slots[number]
         self.pid = os.getpid()
         self._out, self._err = (pipe.writer for pipe in pipes.of(number))
@@ -49,10 +57,12 @@ class Child:
             os.environ.setdefault(name, str(cpus))
         self._home = os.getcwd()
         self._environment = dict(os.environ)
+        self._user_code = UserCode(python_path)
         self.slot.occupy(self.pid)
 
     def begin(self, assignment: Assignment, claimed: float) -> None:
         """What is printed from now on belongs to this attempt, and the minder may stop it. `claimed` is a tick."""
+        self._user_code.refresh()
         self._attach_output()
         frame = {
             "attempt_id": assignment.attempt_id,
@@ -118,10 +128,9 @@ class Child:
 
     def _attach_log(self, level: str) -> None:
         root = logging.getLogger()
-        for handler in list(root.handlers):
-            root.removeHandler(handler)
-        root.addHandler(_FrameHandler(self._frames[0]))
+        root.handlers[:] = [_FrameHandler(self._frames[0])]
         root.setLevel(min(logging.getLevelNamesMapping()[level], logging.INFO))
+        self._handlers = list(root.handlers)
 
     def _flush(self) -> None:
         for stream in {sys.stdout, sys.stderr, self._stdout, self._stderr}:
@@ -130,8 +139,10 @@ class Child:
 
     def _restore(self) -> None:
         """Takes back what a task may have changed for the next one."""
+        self._user_code.note()
         with contextlib.suppress(OSError):
             os.chdir(self._home)
+        logging.getLogger().handlers[:] = self._handlers
         if os.environ != self._environment:
             _set_environment(self._environment)
 

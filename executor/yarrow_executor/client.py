@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import select
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from yarrow.errors import Refused, YarrowError
 from yarrow.protocol import Assignment, Heartbeat, HeartbeatReply, LogLine, Report
 
 TIMEOUT = 10.0
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what RFC 6750 allows; a forged one must not write headers of its own
 _FINAL = frozenset({400, 401, 403, 404, 413, 426})
 
 
@@ -43,6 +45,7 @@ class ApiClient:
     def __init__(self, api_url: str, worker_token: str, *, timeout: float = TIMEOUT) -> None:
         parts = urlsplit(api_url)
         self._host, self._port, self._tls = parts.hostname or "", parts.port, parts.scheme == "https"
+        self._authority = parts.netloc.rpartition("@")[2]
         self._prefix = f"{parts.path.rstrip('/')}/execution/v{protocol.VERSION}/"
         self._url = api_url
         self._worker_token = worker_token
@@ -83,22 +86,35 @@ class ApiClient:
             self._disconnect()
 
     def _post(self, path: str, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if not _TOKEN.fullmatch(token):
+            raise Rejected(401, "The token is not valid: it has characters that no token has.")
         data = json.dumps(body, separators=(",", ":")).encode()
-        headers = {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            protocol.VERSION_HEADER: str(protocol.VERSION),
-        }
+        head = (
+            f"POST {self._prefix}{path} HTTP/1.1\r\nHost: {self._authority}\r\nAuthorization: Bearer {token}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+            f"{protocol.VERSION_HEADER}: {protocol.VERSION}\r\n\r\n"
+        )
         with self._lock:
             try:
-                connection = self._connect()
-                connection.request("POST", self._prefix + path, data, headers)
-                response = connection.getresponse()
-                status, content = response.status, response.read()
+                status, content = self._exchange(head.encode("latin-1") + data)
             except (OSError, http.client.HTTPException) as error:
                 self._disconnect()
                 raise Unreachable(f"The Execution API at {self._url} does not answer: {_why(error)}.") from error
         return self._answer(status, content)
+
+    def _exchange(self, request: bytes) -> tuple[int, bytes]:
+        """Sends a request in one packet, where http.client would take two, and reads the answer."""
+        connection = self._connect()
+        connection.sock.sendall(request)
+        response = http.client.HTTPResponse(connection.sock, method="POST")
+        try:
+            response.begin()
+            content = response.read()
+            if response.will_close:
+                self._disconnect()
+            return response.status, content
+        finally:
+            response.close()
 
     def _answer(self, status: int, content: bytes) -> dict[str, Any]:
         try:
@@ -118,14 +134,14 @@ class ApiClient:
         raise Unreachable(f"The Execution API at {self._url} can't do it now: {message}")
 
     def _connect(self) -> http.client.HTTPConnection:
-        connection = self._connection
-        if connection is not None and (connection.sock is None or _closed_by_peer(connection)):
+        if self._connection is not None and _closed_by_peer(self._connection):
             self._disconnect()
-            connection = None
-        if connection is None:
+        if self._connection is None:
             kind = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-            connection = self._connection = kind(self._host, self._port, timeout=self._timeout)
-        return connection
+            connection = kind(self._host, self._port, timeout=self._timeout)
+            connection.connect()
+            self._connection = connection
+        return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:

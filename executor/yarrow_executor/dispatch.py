@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kombu.connection import Connection
     from kombu.messaging import Producer
 
-_TIMEOUT = 2.0  # seconds; a frozen broker must not hold the scheduler for longer
+_TIMEOUT = 1.5  # seconds for one command; opening a connection to a frozen broker takes three of them
 
 _log = logging.getLogger(__name__)
 

@@ -48,12 +48,11 @@ class Guard:
         """Stops what has to be stopped by now, and returns the next tick at which there is something to do."""
         moments: list[float | None] = []
         for occupant in self._table.occupants():
+            watched = None
+            if occupant.slot not in self._stopping and occupant.state == SlotState.RUNNING:
+                watched = self._watch(occupant, now)
             stopping = self._stopping.get(occupant.slot)
-            if stopping is None and occupant.state == SlotState.RUNNING:
-                moments.append(self._watch(occupant, now))
-                stopping = self._stopping.get(occupant.slot)
-            if stopping is not None:
-                moments.append(self._escalate(stopping, now))
+            moments.append(self._escalate(stopping, now) if stopping else watched)
         return min((moment for moment in moments if moment), default=None)
 
     def stop(self, attempt_id: str, reason: str, now: float) -> None:

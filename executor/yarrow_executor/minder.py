@@ -188,10 +188,11 @@ class Minder:
         *messages, self._messages = (self._messages + data).split(b"\n")
         for message in map(json.loads, messages):
             match message["kind"]:
-                case "ready":
+                case "ready" if self._heart_thread.ident is None:  # again after each reconnection to the broker
                     self._heart_thread.start()
                 case "stopping":
-                    self._grace_over = ticks() + (self._settings.worker_grace if message["warm"] else 0.0)
+                    moment = ticks() + (self._settings.worker_grace if message["warm"] else 0.0)
+                    self._grace_over = min(moment, self._grace_over or moment)
                     self._heart.beat()
                 case "down":
                     self._down(Occupant(**message["occupant"]), message["exitcode"])

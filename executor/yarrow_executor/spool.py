@@ -118,5 +118,5 @@ def _read(path: Path) -> Envelope | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Envelope(Report.from_json(content["report"]), content["token"], content["worker_id"])
-    except (OSError, ValueError, KeyError, TypeError):  # not a report, or delivered at this moment
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not a report, or delivered at this moment
         return None

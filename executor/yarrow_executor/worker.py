@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 import uuid
 import warnings
@@ -21,6 +20,7 @@ from yarrow.attempt import Surroundings
 from yarrow.config import Config
 from yarrow.errors import ConfigError
 from yarrow.tokens import load_or_create_key, worker_token
+from yarrow_executor import leftovers
 from yarrow_executor.attempt import Attempts, Work
 from yarrow_executor.child import Child
 from yarrow_executor.client import ApiClient
@@ -127,7 +127,7 @@ class _Host:
     def _tell(self, message: dict[str, Any]) -> None:
         try:
             self._control.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:  # the minder is gone: see _watch_minder
+        except OSError:  # the minder is gone: see _minder_gone
             return
 
     # The main process.
@@ -139,11 +139,7 @@ class _Host:
         from yarrow_executor.app import ANY, TASK, make_app
         from yarrow_executor.pool import slot_pool
 
-        names = dict.fromkeys(self._identity.queues)
-        if ALL_QUEUES in names:
-            del names[ALL_QUEUES]
-            names |= dict.fromkeys((ANY, *self._config.queues))
-        app = make_app(self._broker_url, names)
+        app = make_app(self._broker_url, [ANY if name == ALL_QUEUES else name for name in self._identity.queues])
         app.task(name=TASK, ignore_result=True)(self._attempt)
         _quiet_celery()
         _load_operators()
@@ -152,8 +148,7 @@ class _Host:
             (signals.worker_process_init, lambda **_: self._init_child()),
             # Billiard would let every child that ends sleep for a second here.
             (signals.worker_process_shutdown, lambda exitcode, **_: os._exit(exitcode)),
-            (signals.worker_ready, lambda **_: self._tell({"kind": "ready"})),
-            (signals.worker_shutting_down, lambda how, **_: self._stopping(how)),
+            (signals.worker_shutting_down, lambda **_: self._stopping()),
         )
         for celery_signal, receiver in connections:
             celery_signal.connect(receiver, weak=False)
@@ -168,7 +163,7 @@ class _Host:
             quiet=True,
             loglevel=logging.getLogger().level,
         )
-        signals.worker_ready.connect(lambda sender, **_: self._watch_minder(sender.hub), weak=False)
+        signals.worker_ready.connect(lambda sender, **_: self._on_ready(sender.hub), weak=False)
         gc.collect()
         gc.freeze()
         _log.info(
@@ -181,26 +176,37 @@ class _Host:
         worker.start()
         return int(worker.exitcode or 0)
 
-    def _stopping(self, how: str) -> None:
+    def _on_ready(self, hub: Any) -> None:
+        """Called when the worker consumes, at the start and after each reconnection to the broker."""
+        hub.add_reader(self._control, self._minder_gone)
+        signal.signal(signal.SIGQUIT, self._stop_now)
+        self._tell({"kind": "ready"})
+
+    def _stopping(self) -> None:
+        """SIGTERM or a first Ctrl-C: Celery takes no more messages, and the minder waits for the tasks' grace."""
         self._table.stop()
-        self._tell({"kind": "stopping", "warm": how == "Warm"})
+        self._tell({"kind": "stopping", "warm": True})
+        signal.signal(signal.SIGINT, self._stop_now)
+
+    def _stop_now(self, *_: object) -> None:
+        """SIGQUIT or a second Ctrl-C: no grace. Celery's own way would wait for the tasks at this point."""
+        self._tell({"kind": "stopping", "warm": False})
+        if not self._table.stopping:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _down(self, slot: int, pid: int, exitcode: int) -> None:
         occupant = self._table.slots[slot].read()
         if occupant.pid == pid:
             self._tell({"kind": "down", "occupant": dataclasses.asdict(occupant), "exitcode": exitcode})
 
-    def _watch_minder(self, hub: Any) -> None:
+    def _minder_gone(self) -> None:
         """Without its minder a worker is blind: it ends at once, and its tasks with it."""
-
-        def minder_gone() -> None:
-            _log.error("The minder has ended: the worker ends as well.")
-            for occupant in self._table.occupants():
-                if occupant.pid:
-                    os.killpg(occupant.pid, signal.SIGKILL)
-            os._exit(EXIT_REJECTED)
-
-        hub.add_reader(self._control, minder_gone)
+        _log.error("The minder has ended: the worker ends as well.")
+        for occupant in self._table.occupants():
+            leftovers.signal_group(occupant.pid, signal.SIGKILL)
+            if occupant.attempt_id:
+                leftovers.kill_all(leftovers.marked(occupant.attempt_id))
+        os._exit(EXIT_REJECTED)
 
     # A pool child.
 
@@ -214,8 +220,8 @@ class _Host:
             self._pipes,
             cpus=self._cpus,
             level=self._config.log_level,
+            python_path=self._config.worker_python_path,
         )
-        sys.path[:0] = [folder for folder in self._config.worker_python_path if folder not in sys.path]
         client = ApiClient(self._config.api_url, self._token)
         self._attempts = Attempts(self._work, self._table, child, client, self._spool)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
+from yarrow import param
 from yarrow.errors import Fail
 from yarrow.jsontypes import Json
 from yarrow_operators.ducks import literal, quote, require_columns
@@ -25,41 +26,41 @@ ROW = "__yarrow_row"
 class NullRate(TypedDict, total=False):
     """Bounds on the share of nulls of a column, from 0 to 1."""
 
-    warn: float
-    max: float
+    warn: Annotated[float, param(doc="Above it there is a warning.", minimum=0, maximum=1)]
+    max: Annotated[float, param(doc="Above it the check fails.", minimum=0, maximum=1)]
 
 
 class RowCount(TypedDict, total=False):
     """Bounds on the number of rows, inclusive."""
 
-    min: int
-    max: int
+    min: Annotated[int, param(doc="The fewest rows.", minimum=0)]
+    max: Annotated[int, param(doc="The most rows.", minimum=0)]
 
 
 class ColumnChecks(TypedDict, total=False):
     """The checks of one column. A null passes every one of them but `nullable: false`."""
 
-    type: str
-    nullable: bool
-    valid_values: list[str | float | bool]
-    invalid_values: list[str | float | bool]
-    min: float | str
-    max: float | str
-    min_length: int
-    max_length: int
-    regex: str
-    unique: bool
-    null_rate: NullRate
-    on_fail: OnFail
+    type: Annotated[str, "The DuckDB type that the column has, such as BIGINT or VARCHAR."]
+    nullable: Annotated[bool, "With false a null fails."]
+    valid_values: Annotated[list[str | float | bool], "All others fail."]
+    invalid_values: Annotated[list[str | float | bool], "These fail."]
+    min: Annotated[float | str, "The smallest number, or the earliest date or time as text. NaN fails."]
+    max: Annotated[float | str, "The largest number, or the latest date or time as text. NaN fails."]
+    min_length: Annotated[int, param(doc="The fewest characters.", minimum=0)]
+    max_length: Annotated[int, param(doc="The most characters.", minimum=0)]
+    regex: Annotated[str, "An RE2 pattern that is found in the text; `^` and `$` tie it to the ends."]
+    unique: Annotated[bool, "Of equal values all but the first fail."]
+    null_rate: Annotated[NullRate, "Bounds on the share of nulls."]
+    on_fail: Annotated[OnFail, "What happens when a check of this column fails."]
 
 
 class TableChecks(TypedDict, total=False):
     """The checks of the whole table. `sql` names conditions that every row must satisfy."""
 
-    row_count: RowCount
-    unique: list[str]
-    sql: dict[str, str]
-    on_fail: OnFail
+    row_count: Annotated[RowCount, "Bounds on the number of rows."]
+    unique: Annotated[list[str], "Columns that together tell rows apart; of equal ones all but the first fail."]
+    sql: Annotated[dict[str, str], "Conditions by name; a row for which one is false fails it, null passes."]
+    on_fail: Annotated[OnFail, "What happens when a check of the table fails."]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _bounds(column: str, kind: str, wanted: ColumnChecks, on_fail: OnFail) -> It
     name = quote(column)
     if "min" in wanted:
         failing = f"{name} < {_bound(column, kind, wanted['min'])}"
-        if kind in ("FLOAT", "DOUBLE"):  # NaN is greater than everything here, so it would pass; `max` refuses it
+        if kind in ("FLOAT", "DOUBLE"):  # NaN is greater than everything here: `max` refuses it, `min` would not
             failing = f"{failing} OR isnan({name})"
         yield _rows(column, "min", on_fail, wanted["min"], failing, f"min({name})")
     if "max" in wanted:

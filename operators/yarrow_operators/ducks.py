@@ -221,9 +221,9 @@ def require_columns(wanted: Sequence[str], present: Sequence[str], where: str) -
     """Raises `Fail` when a column is not there, naming those that are."""
     missing = [name for name in wanted if name not in present]
     if missing:
-        columns = "column" if len(missing) == 1 else "columns"
+        none = "is no column" if len(missing) == 1 else "are no columns"
         raise Fail(
-            f"{where}: there is no {columns} {', '.join(f'`{name}`' for name in missing)}.",
+            f"{where}: there {none} {', '.join(f'`{name}`' for name in missing)}.",
             hint=f"The columns are {', '.join(f'`{name}`' for name in present)}.",
         )
 

@@ -149,6 +149,7 @@ class Infer(Operator):
             "keep": scorer.keep,
             "batch_rows": self.batch_rows,
             "checkpoint_rows": self.checkpoint_rows,
+            "threads": self.threads or context.cpus,  # other threads add the same numbers in another order
             "yarrow": __version__,
         }
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
@@ -209,6 +210,9 @@ class Scorer:
     def _predict(self, columns: dict[str, Any], rows: int) -> list[Any]:
         import numpy as np
 
+        if rows and not self.latencies.batches:
+            # The first call also prepares the session, once. That is no row's latency.
+            self.model.run({name: columns[name][:1] for name in self.features}, self.features, self.outputs)
         batches = []
         for start in range(0, rows, self.batch_rows):
             self.context.check_interrupted()

@@ -74,14 +74,15 @@ class Postprocess(Operator):
         """Labels that don't fit the thresholds, a file of an unknown kind, half of a database's address."""
         threshold, labels = arguments.get("threshold"), arguments.get("labels")
         cuts = len(threshold) if isinstance(threshold, list) else 1
-        if threshold is not None and isinstance(labels, list) and labels and len(labels) != cuts + 1:
+        known = isinstance(threshold, int | float | list)  # a template may become a list
+        if known and isinstance(labels, list) and labels and len(labels) != cuts + 1:
             yield ("labels",), f"{cuts} thresholds need {cuts + 1} labels, not {len(labels)}."
         elif isinstance(threshold, list) and len(threshold) != 1 and not labels:
             yield ("threshold",), f"{cuts} thresholds need {cuts + 1} `labels`."
         if threshold is not None and arguments.get("label_map"):
             yield ("label_map",), "`label_map` is for a result without `threshold`."
         output = arguments.get("output")
-        if isinstance(output, str) and "{{" not in PurePosixPath(output).suffix and _format(output) is None:
+        if isinstance(output, str) and not output.endswith("}}") and _format(output) is None:
             yield ("output",), "The file must end in .parquet or .csv."
         if (arguments.get("conn_id") is None) != (arguments.get("table") is None):
             yield ("conn_id" if "conn_id" in arguments else "table",), "`conn_id` and `table` belong together."

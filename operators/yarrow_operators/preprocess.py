@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from yarrow import Context, Operator, param
 from yarrow.dataset import DatasetXCom
 from yarrow.errors import Fail
 from yarrow.jsontypes import Json
+from yarrow.operator import ArgumentPath
 from yarrow_operators.ducks import connect, schema_of, view_input, write_dataset
 from yarrow_operators.steps import Sql, Step, compile_steps
 
@@ -36,15 +39,31 @@ class Preprocess(Operator):
 
     Outputs = DatasetXCom
 
+    @classmethod
+    def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> Iterator[tuple[ArgumentPath, str]]:
+        """Nothing to do, a join with nothing, a name that is taken."""
+        steps, inputs = arguments.get("steps"), arguments.get("inputs") or {}
+        if not steps and arguments.get("sql") is None:
+            yield (), "There is nothing to do: give `steps` or `sql`."
+        if not isinstance(inputs, dict):
+            return
+        if _TABLE in inputs:
+            yield ("inputs", _TABLE), f"`{_TABLE}` is what the operator's own input is called; choose another name."
+        names = ", ".join(f"`{name}`" for name in inputs) or "none"
+        for number, step in enumerate(steps if isinstance(steps, list) else []):
+            if not isinstance(step, dict) or step.get("op") != "join":
+                continue
+            wanted = str(step["input"])
+            if wanted not in inputs and "{{" not in wanted:
+                yield ("steps", number, "input"), f"There is no data set `{wanted}` in `inputs`; there is {names}."
+
     def execute(self, context: Context) -> DatasetXCom:
         started = time.perf_counter()
-        if _TABLE in self.inputs:
-            raise Fail(f"`inputs` can't name a data set `{_TABLE}`: that is what `input` is called.")
+        for _, problem in self.check(vars(self), ()):
+            raise Fail(problem)
         steps: list[Step] = list(self.steps)
         if self.sql is not None:
             steps.insert(0, Sql(op="sql", query=self.sql))
-        if not steps:
-            raise Fail("There is nothing to do.", hint="Give `steps` or `sql`.")
         with connect(context) as connection:
             import duckdb
 
@@ -57,7 +76,7 @@ class Preprocess(Operator):
             source = view_input(connection, _TABLE, self.input)
             for name, value in self.inputs.items():
                 view_input(connection, name, value)
-            query = compile_steps(steps, _TABLE, list(self.inputs), columns_of)
+            query = compile_steps(steps, _TABLE, columns_of)
             result = write_dataset(connection, query, context)
         context.log.info(
             "%d steps: %s rows in, %s rows out, %d columns",
@@ -68,6 +87,6 @@ class Preprocess(Operator):
         )
         context.metric("rows_in", source.rows)
         context.metric("rows_out", result.rows)
-        context.metric("rows_rejected", max(0, source.rows - result.rows))
+        context.metric("rows_rejected", 0)  # a filter or an aggregate that was asked for rejects nothing
         context.metric("seconds", time.perf_counter() - started)
         return result.to_json()

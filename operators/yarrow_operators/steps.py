@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from yarrow import param
 from yarrow.errors import Fail
 from yarrow_operators.ducks import literal, quote, require_columns
 
@@ -75,7 +76,7 @@ class Hash(TypedDict):
 
     op: Literal["hash"]
     column: str
-    buckets: int
+    buckets: Annotated[int, param(doc="How many numbers there are.", minimum=1)]
     into: NotRequired[str]
 
 
@@ -192,13 +193,12 @@ Columns = Callable[[str], list[str]]
 """Finds the columns of a query without running it; raises `Fail` for one that is wrong."""
 
 
-def compile_steps(steps: Sequence[Step], table: str, inputs: Sequence[str], columns_of: Columns) -> str:
+def compile_steps(steps: Sequence[Step], table: str, columns_of: Columns) -> str:
     """One SELECT statement that does all steps in their order.
 
     Args:
         steps: What to do.
         table: The name of the table to begin with.
-        inputs: The names of the tables that `join` may use.
         columns_of: Proves each step before the next one is looked at.
 
     Raises:
@@ -209,7 +209,6 @@ def compile_steps(steps: Sequence[Step], table: str, inputs: Sequence[str], colu
     for number, step in enumerate(steps, start=1):
         where = f"step {number} ({step['op']})"
         if step["op"] == "join":
-            require_inputs(step["input"], inputs, where)
             selected = _join(step, source, columns, columns_of)
         else:
             selected = _COMPILERS[step["op"]](step, source, columns, where)
@@ -221,14 +220,6 @@ def compile_steps(steps: Sequence[Step], table: str, inputs: Sequence[str], colu
         except Fail as error:
             raise Fail(f"{where}: {error}") from error
     return _statement(ctes, source)
-
-
-def require_inputs(name: str, inputs: Sequence[str], where: str) -> None:
-    """Raises `Fail` for a data set that is not among the `inputs`."""
-    if name not in inputs:
-        raise Fail(
-            f"{where}: there is no data set `{name}` in `inputs`.", hint=f"There is {', '.join(inputs) or 'none'}."
-        )
 
 
 def _statement(ctes: Sequence[str], source: str) -> str:
@@ -310,8 +301,6 @@ def _one_hot(step: OneHot, source: str, columns: Sequence[str], where: str) -> s
 def _hash(step: Hash, source: str, columns: Sequence[str], where: str) -> str:
     column = step["column"]
     require_columns([column], columns, where)
-    if step["buckets"] < 1:
-        raise Fail(f"{where}: `buckets` must be at least 1.")
     bucket = f"(md5_number_lower({quote(column)}::VARCHAR) % {step['buckets']})::INTEGER"
     return _assign(source, columns, {step.get("into", f"{column}_hash"): bucket})
 

@@ -21,18 +21,16 @@ class Beat:
         self._interval = interval
         self._beaten_at: datetime | None = None
 
-    def register(self, now: datetime) -> None:
+    def register(self) -> None:
         """Announces the scheduler. Raises SecondScheduler when this database has one already and allows no other."""
-        self._store.workers.register_scheduler(
-            self._id, socket.gethostname(), os.getpid(), beat=self._interval, now=now
-        )
+        self._store.workers.register_scheduler(self._id, socket.gethostname(), os.getpid(), beat=self._interval)
 
     def beat(self, now: datetime, loop_seconds: float, broker_error: str | None) -> None:
         """Beats when it is time. Raises SecondScheduler when another scheduler has taken its place."""
         if self._beaten_at is not None and timedelta() <= now - self._beaten_at < timedelta(seconds=self._interval):
             return
         self._beaten_at = now
-        self._store.workers.beat_scheduler(self._id, loop_seconds=loop_seconds, broker_error=broker_error, now=now)
+        self._store.workers.beat_scheduler(self._id, loop_seconds=loop_seconds, broker_error=broker_error)
 
     def unregister(self) -> None:
         """Takes leave."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -26,7 +25,7 @@ from yarrow_scheduler.scan import Scan, Stamp, scan, stamp_of
 
 _BATCH = 100  # files written to the store at a time: the first DAGs appear while the last are being parsed
 _RACY_NS = 2_000_000_000  # a file that changed so lately may change again and keep its size and time
-_LARGEST_HASHED = 16 * 1024 * 1024  # bytes; the loader refuses far smaller files
+_LARGEST_HASHED = 1024 * 1024  # bytes; the loader refuses what is larger without reading on
 _SCANS_UNTIL_GONE = 2
 
 T = TypeVar("T")
@@ -132,13 +131,14 @@ class Catalog:
             if before is None:
                 changed.append((False, path, self._entry(path, stamp, now_ns)))
                 continue
-            same_included = all(stamp_of(included) == seen for included, seen in before.included.items())
+            same_included = all(stamp_of(self._folder / included) == seen for included, seen in before.included.items())
             if before.settled and before.stamp == stamp and same_included:
                 continue
             entry = replace(self._entry(path, stamp, now_ns), dag_id=before.dag_id)
             if same_included and before.content_hash is not None and before.content_hash == entry.content_hash:
                 known[path] = replace(before, stamp=stamp, settled=entry.settled)
-                touched.append(path)
+                if before.stamp != stamp:
+                    touched.append(path)
             else:
                 seen = (before.stamp.size, before.stamp.mtime_ns) == (stamp.size, stamp.mtime_ns) and not before.faults
                 changed.append((seen, path, entry))
@@ -172,7 +172,7 @@ class Catalog:
             entry = self._with_included(replace(entry, faults=outcome.faults), outcome.included)
             if spec is not None and (holder := self._holder(spec.dag_id, path, known, found)):
                 entry = replace(
-                    entry, wants=spec.dag_id, faults=(*outcome.faults, _duplicate(spec.dag_id, path, holder))
+                    entry, wants=spec.dag_id, faults=(*outcome.faults, _duplicate(spec.dag_id, outcome, holder))
                 )
             elif spec is not None:
                 entry = replace(entry, dag_id=spec.dag_id)
@@ -191,7 +191,7 @@ class Catalog:
         if not included:
             return entry
         now_ns = self._now_ns()
-        stamps = {path: stamp_of(path) for path in included}
+        stamps = {path: stamp_of(self._folder / path) for path in included}
         settled = all(stamp is None or _is_settled(stamp, now_ns) for stamp in stamps.values())
         if settled:
             return replace(entry, included=stamps)
@@ -220,9 +220,7 @@ class Catalog:
                 _log.warning("%s%s", fault, more, extra={"action": "dag_file_broken", "path": path})
 
     def _fragments_of(self, known: Mapping[str, _Known]) -> frozenset[str]:
-        return frozenset(
-            os.path.relpath(included, self._folder) for entry in known.values() for included in entry.included
-        )
+        return frozenset(included for entry in known.values() for included in entry.included)
 
     def _shown_faults(self, path: str, entry: _Known) -> tuple[Fault, ...]:
         is_fragment = path in self._fragments and entry.dag_id is None and entry.wants is None
@@ -304,9 +302,10 @@ def _is_settled(stamp: Stamp, now_ns: int) -> bool:
     return abs(now_ns - stamp.mtime_ns) > _RACY_NS
 
 
-def _duplicate(dag_id: str, path: str, holder: str) -> Fault:
-    message = f"The dag_id `{dag_id}` of {path} is already used by {holder}, which keeps it."
-    return Fault(path, 1, 1, codes.DUPLICATE_DAG_ID, message, "Give one of them another dag_id.")
+def _duplicate(dag_id: str, outcome: Parsed, holder: str) -> Fault:
+    message = f"The dag_id `{dag_id}` is used by two files: {holder}, which keeps it, and {outcome.path}."
+    hint = "Give one of them another `dag_id`."
+    return Fault(outcome.path, *outcome.dag_id_place, codes.DUPLICATE_DAG_ID, message, hint)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

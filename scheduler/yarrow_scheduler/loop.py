@@ -67,7 +67,7 @@ class Scheduler:
         if self._ticked_at is not None and now < self._ticked_at:
             self._planner.forget()
         self._ticked_at = now
-        workers = self._store.workers.alive(self._config.lease, now)
+        workers = self._store.workers.alive(self._config.lease)
         served = served_queues(workers)
 
         more_due = self._planner.plan(now)
@@ -91,9 +91,9 @@ class Scheduler:
             SecondScheduler: Another one works on this SQLite database.
             StoreError: The database can't be used at the start. Later on it is waited for.
         """
-        self._beat.register(self._clock())
+        self._beat.register()
         self._store.workers.set_pools(self._config.pools)
-        parser = Parser(self._config.dags_folder)
+        parser = Parser(self._config)
         catalog = Catalog(self._config.dags_folder, self._store.catalog, parser, self._clock)
         watch = FolderWatch(catalog, parser, self._config.parse_interval, self.wake)
         with Listener(self._config.broker_url) as listener:

@@ -7,14 +7,15 @@ import gc
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
 
 from yarrow.language.loader import load_file
-
-from yarrow_scheduler.parsed import Parsed, broken
+from yarrow.language.prove import Known
+from yarrow_scheduler.parsed import Parsed, Request, broken
 
 FILE_SECONDS = 10
 """How long one file may take."""
@@ -25,41 +26,33 @@ Guard: TypeAlias = Callable[[int], object]
 """Ends the process unless it is called again within so many seconds; 0 calls that off."""
 
 
-def parse(root: Path, path: str) -> Parsed:
+def parse(root: Path, path: str, known: Known) -> Parsed:
     """Proves one file. Never raises."""
     try:
-        result = load_file(root / path, root)
+        result = load_file(root / path, root, known=known)
         if result.spec is not None:
             _ = result.spec.version  # computed here, so that the scheduler need not
-        return Parsed(
-            path,
-            result.spec,
-            tuple(result.faults),
-            result.source,
-            tuple(str(root / included) for included in result.included),
-        )
+        prefix = f"{root}/"
+        faults = tuple(replace(fault, file=fault.file.removeprefix(prefix)) for fault in result.faults)
+        return Parsed(path, result.spec, faults, result.source, result.included, result.dag_id_place)
     except Exception as error:  # noqa: BLE001 - a fault of the parser is a fault of this file alone
         return broken(path, f"Yarrow's parser failed on this file with {type(error).__name__}: {error}")
 
 
 def serve(connection: Connection, guard: Guard) -> None:
-    """Answers every request, a (root, paths), with one Parsed for each path, until the other end is closed."""
+    """Answers every request with one Parsed for each of its paths, until the other end is closed."""
     connection.send("ready")
     while True:
         try:
-            root, paths = _read_request(connection)
+            request: Request = connection.recv()
         except EOFError:
             return
-        for path in paths:
+        known = Known(request.queues, request.pools)
+        for path in request.paths:
             guard(FILE_SECONDS)
-            parsed = parse(root, path)
+            parsed = parse(request.root, path, known)
             guard(0)
             connection.send(parsed)
-
-
-def _read_request(connection: Connection) -> tuple[Path, Sequence[str]]:
-    request: tuple[Path, Sequence[str]] = connection.recv()
-    return request
 
 
 def main() -> None:

@@ -1,14 +1,26 @@
-"""What became of one DAG file: the answer of the process that parses to the catalog that asked."""
+"""What the catalog and the process that parses say to each other."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec
 
 CRASH_CODE = "YRW000"
 """The code of a fault that is not the file's alone: the parser broke on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Files to parse."""
+
+    root: Path
+    paths: Sequence[str]  # relative to the DAG folder
+    queues: Collection[str]  # what the deployment has
+    pools: Collection[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +31,8 @@ class Parsed:
     spec: DagSpec | None  # None: it has an error
     faults: tuple[Fault, ...]
     source: str
-    included: tuple[str, ...] = ()  # absolute paths of the files that it names with `!file`
+    included: tuple[str, ...] = ()  # the files that it names with `!file`, relative to the DAG folder
+    dag_id_place: tuple[int, int] = (1, 1)  # line and column
 
 
 def broken(path: str, message: str, hint: str | None = None) -> Parsed:

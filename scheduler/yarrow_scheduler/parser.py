@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from pathlib import Path
 
+from yarrow.config import Config
 from yarrow.errors import YarrowError
-from yarrow_scheduler.parsed import Parsed, broken
+from yarrow_scheduler.parsed import Parsed, Request, broken
 
 _MANY = 40  # files that are worth the start of a second process
 _GROUP = 20  # files handed to a process at a time
@@ -32,8 +32,8 @@ class ParserClosed(YarrowError):
 class Parser:
     """Child processes that prove files. They are started when there is something to parse, and stay until `rest`."""
 
-    def __init__(self, root: Path, *, processes: int | None = None) -> None:
-        self._root = root
+    def __init__(self, config: Config, *, processes: int | None = None) -> None:
+        self._config = config
         self._processes = processes or min(2, os.cpu_count() or 1)
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
@@ -83,7 +83,7 @@ class Parser:
             child = self._take()
             before = len(outcomes)
             try:
-                child.parse(self._root, paths[before:], outcomes)
+                child.parse(self._request(paths[before:]), outcomes)
                 self._give_back(child)
             except (EOFError, OSError):
                 code = self._bury(child)
@@ -94,6 +94,10 @@ class Parser:
                     outcomes.append(_crash(paths[len(outcomes)], code))
                     deaths = 0
         return outcomes
+
+    def _request(self, paths: Sequence[str]) -> Request:
+        config = self._config
+        return Request(config.dags_folder, tuple(paths), tuple(config.queues), tuple(config.pools))
 
     def _take(self) -> _Child:
         with self._lock:
@@ -136,7 +140,7 @@ class _Child:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=sys.__stderr__,  # what an operator's module prints when it is imported
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)},
             )
         self._connection = Connection(ours.detach())
         self._ready = False
@@ -147,10 +151,10 @@ class _Child:
             self._connection.recv()
             self._ready = True
 
-    def parse(self, root: Path, paths: Sequence[str], outcomes: list[Parsed]) -> None:
+    def parse(self, request: Request, outcomes: list[Parsed]) -> None:
         """Appends the outcomes as they come. Raises EOFError or OSError when the process dies on the next one."""
-        self._connection.send((root, tuple(paths)))
-        for _ in paths:
+        self._connection.send(request)
+        for _ in request.paths:
             outcomes.append(self._connection.recv())
 
     def end(self) -> None:

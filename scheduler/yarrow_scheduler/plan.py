@@ -90,10 +90,11 @@ class Planner:
     def _create(self, spec: DagSpec, dag: DagRecord, now: datetime, room: int) -> bool:
         """Creates at most `room` runs. Returns whether more could be created at once."""
         timetable = timetable_of(spec, dag)
-        interval = first_interval(spec, dag, now)
+        interval = timetable.next_interval(dag.scheduled_through) if spec.catchup else _latest(timetable, dag, now)
         if interval is None or interval.run_after > now:
-            # The schedule has changed since it was worked out, and nothing is due any more.
-            due = (interval.logical_date, interval.run_after) if interval else (None, None)
+            # What is due is not in the timetable: have it worked out anew.
+            upcoming = first_interval(spec, dag, now)
+            due = (upcoming.logical_date, upcoming.run_after) if upcoming else (None, None)
             self._store.catalog.set_schedule(dag, next_logical_date=due[0], next_run_after=due[1])
             return False
         for _ in range(_RUNS_AT_ONCE):
@@ -137,6 +138,14 @@ def timetable_of(spec: DagSpec, dag: DagRecord) -> Timetable:
     assert spec.schedule is not None
     once = spec.schedule.cron == "@once"
     return Timetable.of(spec.schedule, spec.start_date or (dag.created_at if once else _EPOCH), spec.end_date)
+
+
+def _latest(timetable: Timetable, dag: DagRecord, now: datetime) -> Interval | None:
+    """The newest run that is due, from the one on that the DAG waits for."""
+    latest = timetable.latest_due(now, dag.scheduled_through)
+    if latest is None or (dag.next_logical_date is not None and latest.logical_date < dag.next_logical_date):
+        return None
+    return latest
 
 
 def first_interval(spec: DagSpec, dag: DagRecord, now: datetime) -> Interval | None:

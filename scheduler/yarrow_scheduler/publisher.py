@@ -117,14 +117,9 @@ class Publisher:
         error: str | None = None
         sent: Sequence[Wakeup] = ()
         try:
-            sent = self._executor.publish(
-                [
-                    Wakeup(row.attempt_id, attempt_token(self._key, row.attempt_id, row.nonce), queue)
-                    for row, queue in batch
-                ]
-            )
+            sent = self._executor.publish([self._wakeup(row, queue) for row, queue in batch])
             if len(sent) < len(rows):
-                error = f"{len(rows) - len(sent)} of {len(rows)} messages may not have gone out."
+                error = self._executor.error or f"{len(rows) - len(sent)} of {len(rows)} messages may not have gone out"
         except Exception as failure:  # noqa: BLE001 - whatever goes wrong in an executor, the answer is to try again
             error = str(failure) or type(failure).__name__
         try:
@@ -134,7 +129,7 @@ class Publisher:
         except Exception as failure:  # noqa: BLE001 - the thread must live on
             # They went out, but look as if they had not: they go out again, and the second claim is refused.
             _log.warning("could not note what was published: %s", failure, extra={"action": "mark_published_failed"})
-            error = error or f"What was published could not be noted: {failure}"
+            error = error or f"what was published could not be noted: {failure}"
         self._note(error)
 
     def _wakeup(self, row: PublishRow, queue_name: str) -> Wakeup:
@@ -148,6 +143,6 @@ class Publisher:
             return
         pause = _PAUSES[min(self._failures, len(_PAUSES) - 1)]
         if not self._failures:
-            _log.warning("could not wake workers: %s Trying again.", error, extra={"action": "publish_failed"})
+            _log.warning("could not wake workers, trying again: %s", error, extra={"action": "publish_failed"})
         self._failures += 1
         self._retry_at, self._error = self._clock() + timedelta(seconds=pause), error

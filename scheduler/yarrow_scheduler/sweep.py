@@ -21,7 +21,7 @@ class Sweeper:
     """Looks for lost attempts, once a second at most.
 
     After a gap in its own life (it has just started, the machine slept, the database was away) it gives the workers
-    the time of some heartbeats to report before it judges any lease.
+    the time of some heartbeats to report before it judges anything.
     """
 
     def __init__(self, store: Store, config: Config) -> None:
@@ -36,17 +36,19 @@ class Sweeper:
 
     def sweep(self, now: datetime, served: Collection[str]) -> None:
         """Declares attempts lost whose lease has run out, and fails what nothing can take."""
-        if self._alive_at is None or not timedelta() <= now - self._alive_at <= self._longest_gap:
+        if self._judge_from is None or _due(self._alive_at, now, self._longest_gap):
             self._judge_from = now + self._grace
         self._alive_at = now
-        if not _due(self._swept_at, now, _EVERY):
+        if now < self._judge_from or not _due(self._swept_at, now, _EVERY):
             return
         self._swept_at = now
-        if lost := self._store.attempts.expire_leases(
-            infra_budget=self._config.infra_budget, not_before=self._judge_from
-        ):
+        lost = self._store.attempts.expire_leases(
+            infra_budget=self._config.infra_budget, queued_timeout=self._config.queued_timeout
+        )
+        if lost:
             _log.warning("%d attempts were lost with their workers", lost, extra={"action": "attempts_lost"})
-        if failed := self._store.attempts.fail_unserved(self._config.queued_timeout, served=served, now=now):
+        failed = self._store.attempts.fail_unserved(self._config.queued_timeout, served=served, now=now)
+        if failed:
             _log.warning("%d tasks failed because nothing can take them", failed, extra={"action": "tasks_unserved"})
         if _due(self._forgot_at, now, _FORGET_EVERY):
             self._forgot_at = now
@@ -54,4 +56,5 @@ class Sweeper:
 
 
 def _due(last: datetime | None, now: datetime, every: timedelta) -> bool:
+    """Whether so much time has passed, or the clock was put back."""
     return last is None or not timedelta() <= now - last < every

@@ -102,7 +102,13 @@ def flights_zip() -> Path:
 
 
 @pytest.fixture(scope="session")
-def july(tmp_path_factory: pytest.TempPathFactory, flights_zip: Path) -> dict[str, Any]:
+def session_context(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], AttemptContext]:
+    """Contexts for the data sets that tests share."""
+    return lambda name: AttemptContext(tmp_path_factory.mktemp(name))
+
+
+@pytest.fixture(scope="session")
+def july(session_context: Callable[[str], AttemptContext], flights_zip: Path) -> dict[str, Any]:
     """The data set of the 29,425 flights of July, as the example `late_flights` takes them in."""
     query = (Path(__file__).parents[2] / "dags/sql/flights_of_month.sql").read_text()
     ingest = Sql(
@@ -111,5 +117,5 @@ def july(tmp_path_factory: pytest.TempPathFactory, flights_zip: Path) -> dict[st
         query=query,
         parameters={"month": "2013-07-01"},
     )
-    found: Any = ingest.execute(AttemptContext(tmp_path_factory.mktemp("july")))
+    found: Any = ingest.execute(session_context("july"))
     return dict(found)

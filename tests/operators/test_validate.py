@@ -132,11 +132,8 @@ def test_unique_keeps_the_first_of_equal_rows(context: Any, july: Any) -> None:
     assert check(result, "table.unique")["failed_rows"] == result["rows_quarantined"] == JULY - distinct
     assert rows(result["valid"], "count(DISTINCT (carrier, flight))") == [(distinct,)]
     # The flights come in the order of their hours, so the first of equal ones is the earliest; and the order is kept.
-    first = rows(july, "min(time_hour) OVER (PARTITION BY carrier, flight) = time_hour AS is_first")
-    assert sum(is_first for (is_first,) in first) == distinct
-    assert rows(result["valid"], "sum(epoch(time_hour))") == rows(
-        july, "(SELECT sum(first) FROM (SELECT min(epoch(time_hour)) AS first FROM read_parquet($paths) GROUP BY carrier, flight)) AS s LIMIT 1".replace("read_parquet($paths)", "read_parquet($paths)")
-    )[:1]
+    key = "carrier, flight, min(epoch(time_hour)) OVER (PARTITION BY carrier, flight)"
+    assert set(rows(result["valid"], "carrier, flight, epoch(time_hour)")) == set(rows(july, key))
     times = [hour for (hour,) in rows(result["valid"], "epoch(time_hour)")]
     assert times == sorted(times)
     assert [name for name, _ in result["valid"]["schema"]] == [name for name, _ in july["schema"]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from http import HTTPStatus
+from pathlib import Path
 
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
@@ -30,7 +32,7 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_STATIC_AGE = 3600  # seconds; the version in the address makes a newer one load at once
+_STATIC_AGE = 86_400  # seconds
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ def create_app(config: Config, store: Store, clock: Clock = utc_now) -> Flask:
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
     app.jinja_env.globals["version"] = __version__
+    app.jinja_env.globals["static_version"] = _static_version(Path(str(app.static_folder)))
     words.register(app.jinja_env)
 
     log_store = LogStore(config.logs_url)
@@ -56,13 +59,21 @@ def create_app(config: Config, store: Store, clock: Clock = utc_now) -> Flask:
     notifier = Notifier(config.broker_url) if config.broker_url else _Quiet()
     app.register_blueprint(execution.create_blueprint(config, store, key, notifier, log_store))
     app.register_blueprint(health.create_blueprint(config, store, clock))
-    app.register_blueprint(pages.create_blueprint(store, log_store, clock))
+    app.register_blueprint(pages.create_blueprint(config, store, log_store, clock))
     app.after_request(_add_headers)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(UsageError, _usage_error)
     app.register_error_handler(StoreError, _store_error)
     app.register_error_handler(Exception, _unexpected_error)
     return app
+
+
+def _static_version(folder: Path) -> str:
+    """Stands in the addresses of the static files, so that a browser fetches one anew exactly when it has changed."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 class _Quiet:
@@ -107,6 +118,6 @@ def _unexpected_error(error: Exception) -> Response:
 
 def _error(status: HTTPStatus, sentence: str) -> Response:
     """A page for a browser, JSON for everything else."""
-    if "text/html" in request.accept_mimetypes:
+    if "text/html" in request.headers.get("Accept", ""):
         return Response(render_template("error.html", status=status, sentence=sentence), status)
     return Response(json.dumps({"error": sentence}), status, mimetype="application/json")

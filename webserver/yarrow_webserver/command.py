@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import ipaddress
 import logging
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +27,9 @@ THREADS = 16
 KEEP_ALIVE = 75
 """Seconds an idle connection stays open. Workers keep theirs, and send a heartbeat more often than that."""
 
+PATIENCE = 5
+"""Seconds that a request may pause in the middle. Without an end to it, a few slow clients could hold every thread."""
+
 BACKLOG = 512  # connections waiting to be accepted
 _CONNECTIONS = 2000  # open at once
 _GRACE = 10  # seconds that requests under way may take at the end
@@ -41,6 +46,7 @@ def webserver(host: str | None, port: int | None) -> None:
     """
     config = load_config(overrides={"host": host, "port": port})
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     with listen(config.host, config.port) as listener:
         Store.open(config.database_url).close()  # what is wrong with it is told here, before anything forks
         address = f"http://{reachable(config.host)}:{listener.getsockname()[1]}"
@@ -49,20 +55,24 @@ def webserver(host: str | None, port: int | None) -> None:
                 "the pages have no login yet: whoever reaches %s can read them", address, extra={"action": "no_login"}
             )
         click.echo(f"listening on {address}")
-        Server(config, listener).run()
+        gc.collect()
+        gc.freeze()  # the collector leaves alone what is there, so that the process forked next shares its memory
+        Server(config, listener.detach()).run()
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket bound to the address. Raises UsageError when it is not to be had."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
     except socket.gaierror as error:
         raise UsageError(f"There is no address {host!r} to listen on.") from error
     listener = socket.socket(family, kind)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it. gunicorn itself waits without end for the rest of a request.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", PATIENCE, 0))
         listener.bind(address)
         # Here and not only in gunicorn: on Linux the second of two servers that bind at once finds out by it.
         listener.listen(BACKLOG)
@@ -79,7 +89,8 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(BaseApplication):  # type: ignore[misc] # gunicorn is not annotated
     """gunicorn with one process of several threads, which share the store's connections."""
 
-    def __init__(self, config: Config, listener: socket.socket) -> None:
+    def __init__(self, config: Config, listener: int) -> None:
+        """`listener` is the descriptor of a bound socket, which becomes gunicorn's to close."""
         self._config = config
         self._listener = listener
         super().__init__()
@@ -87,7 +98,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn is not annotated
     def load_config(self) -> None:
         """gunicorn's own settings; it reads no file, no environment and no command line."""
         settings: dict[str, Any] = {
-            "bind": f"fd://{self._listener.fileno()}",
+            "bind": f"fd://{self._listener}",
             "backlog": BACKLOG,
             "worker_class": "gthread",
             "workers": 1,

@@ -134,6 +134,7 @@ class _Api:
             nonce,
             worker_id,
             infra_budget=self._config.infra_budget,
+            queued_timeout=self._config.queued_timeout,
             next_for=queue if isinstance(queue, str) else None,
             lease=self._config.lease,
         )

@@ -73,7 +73,7 @@ class Checks:
     def look(self) -> dict[str, dict[str, bool | str]]:
         """The parts by name: `ok`, `detail`, and `since` when (seen from this process) it has been so."""
         now = self._clock()
-        parts = {**self._database_parts(now), "broker": self._look_at_broker()}
+        parts = {**self._database_parts(), "broker": self._look_at_broker()}
         with self._lock:
             for name, part in parts.items():
                 if name not in self._since or self._since[name][0] != part.ok:
@@ -83,9 +83,9 @@ class Checks:
                 for name, part in parts.items()
             }
 
-    def _database_parts(self, now: datetime) -> dict[str, Part]:
+    def _database_parts(self) -> dict[str, Part]:
         try:
-            report = self._store.workers.health(now, lease=self._config.lease)
+            report = self._store.workers.health(lease=self._config.lease)
         except StoreError as error:
             unknown = Part(False, "not known without the database")
             return {"database": Part(False, str(error)), "scheduler": unknown, "worker": unknown}

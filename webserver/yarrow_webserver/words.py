@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment
 
+_WIDTH = 80  # characters of a line of JSON
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -39,14 +40,17 @@ def between(start: datetime | None, end: datetime | None, now: datetime) -> floa
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """`in 3 h`, `5 min ago`, `just now`: one unit."""
+    """`in 3 h`, `5 min ago`, `in 1 d 16 h`, `just now`: a second unit only where the first is one or two days."""
     if moment is None:
         return ""
     seconds = (moment - now).total_seconds()
     if abs(seconds) < 1:
         return "just now"
     size, unit = next((size, unit) for size, unit in _UNITS if abs(seconds) >= size)
-    words = f"{int(abs(seconds) // size)} {unit}"
+    count, rest = divmod(int(abs(seconds)), size)
+    words = f"{count} {unit}"
+    if unit == "d" and count < 3 and rest >= 3600:
+        words += f" {rest // 3600} h"
     return f"in {words}" if seconds > 0 else f"{words} ago"
 
 
@@ -75,9 +79,18 @@ def figure(value: object) -> str:
     return f"{value:.4g}"
 
 
-def pretty(value: Any) -> str:
-    """JSON over several lines."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def pretty(value: Any, indent: str = "") -> str:
+    """JSON over several lines; what is short stays on one."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) + len(indent) <= _WIDTH or not isinstance(value, dict | list) or not value:
+        return text
+    inner = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key, ensure_ascii=False)}: {pretty(item, inner)}" for key, item in value.items()]
+    else:
+        items = [pretty(item, inner) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{closing}"
 
 
 def listed(names: Sequence[str]) -> str:

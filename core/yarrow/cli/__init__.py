@@ -7,20 +7,23 @@ from pathlib import Path
 
 import click
 
-from yarrow.cli.lazy import LazyGroup
+from yarrow.cli.lazy import RootGroup
 from yarrow.version import __version__
 
 COMMANDS = {
     "config": ("yarrow.cli.config:config", "Show the configuration; make a token for workers."),
     "dags": ("yarrow.cli.dags:dags", "List, check, test, trigger and pause DAGs."),
     "db": ("yarrow.cli.db:db", "Look after the metadata database."),
-    "demo": ("yarrow.cli.demo:demo", "Run twelve months of real flights through Yarrow."),
+    "demo": ("yarrow.cli.demo:demo", "Run twelve months of real flights through Yarrow, on this machine."),
     "runs": ("yarrow.cli.runs:runs", "List, show and watch runs."),
     "schedule": ("yarrow.cli.schedule:schedule", "Show when a schedule is due."),
-    "schema": ("yarrow.cli.schema:schema", "Print the JSON Schema of a DAG file."),
-    "standalone": ("yarrow.cli.standalone:standalone", "Run everything on this machine: the embedded deployment."),
+    "schema": ("yarrow.cli.schema:schema", "Print the JSON Schema (2020-12) of a DAG file, for editors."),
+    "standalone": (
+        "yarrow.cli.standalone:standalone",
+        "Run everything on this machine: broker, scheduler, web server and worker.",
+    ),
     "tasks": ("yarrow.cli.tasks:tasks", "Read the logs of tasks; test one."),
-    "version": ("yarrow.cli.version:version", "Print the version."),
+    "version": ("yarrow.cli.version:version", "Print the version of Yarrow and of Python."),
 }
 WINGS = {
     "scheduler": "Run a scheduler.",
@@ -30,7 +33,7 @@ WINGS = {
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=RootGroup,
     lazy=COMMANDS,
     entry_point_help=WINGS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -1,4 +1,7 @@
-"""How commands reach the deployment: its store, and a wake-up for its scheduler."""
+"""How commands reach the deployment: its store, and a wake-up for its scheduler.
+
+SQLAlchemy and the broker's client are imported when they are used: half of the commands of a group need neither.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from yarrow.config import Config, load_config
 from yarrow.errors import UsageError
-from yarrow.store import Store
-from yarrow.wakeup import Notifier
+
+if TYPE_CHECKING:
+    from yarrow.store import Store
 
 
 @contextmanager
@@ -21,6 +26,8 @@ def open_store(config: Config | None = None) -> Iterator[Store]:
         UsageError: There is no SQLite database yet.
         StoreError: The database can't be used.
     """
+    from yarrow.store import Store
+
     config = config or load_config()
     _check_sqlite_file(config.database_url)
     store = Store.open(config.database_url, upgrade=False)
@@ -32,6 +39,8 @@ def open_store(config: Config | None = None) -> Iterator[Store]:
 
 def wake_scheduler(config: Config) -> None:
     """Asks the scheduler to look at the database now; without a broker it sees the change a little later by itself."""
+    from yarrow.wakeup import Notifier
+
     if config.broker_url:
         with Notifier(config.broker_url) as notifier:
             notifier.notify()

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from yarrow.cli.access import open_store, wake_scheduler, who
 from yarrow.cli.arguments import instant, json_object
+from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.config import load_config
 from yarrow.errors import NotFound
 from yarrow.jsontypes import Json
-from yarrow.store import Store
-from yarrow.store.records import FileRecord
+
+if TYPE_CHECKING:
+    from yarrow.store import Store
+    from yarrow.store.records import FileRecord
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={"test": ("yarrow.cli.test:dag_test", "Run a DAG file in this process, with no service.")},
+)
 def dags() -> None:
     """List, check, test, trigger and pause DAGs."""
 

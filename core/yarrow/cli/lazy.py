@@ -17,37 +17,60 @@ ENTRY_POINTS = "yarrow.commands"
 
 
 class LazyGroup(click.Group):
-    """The root of the command line: knows its commands by name and help, and turns errors into one clear line."""
+    """A group some of whose commands are named by where they are, with a line of help, and imported when used."""
 
-    def __init__(
-        self, *args: Any, lazy: Mapping[str, tuple[str, str]], entry_point_help: Mapping[str, str], **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]] | None = None, **kwargs: Any) -> None:
         """Args:
         lazy: Command name -> ("module:attribute", one line of help).
+        """
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = self._lazy.get(cmd_name)
+        if target is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = target[0].partition(":")
+        return _as_command(cmd_name, getattr(importlib.import_module(module), attribute))
+
+    def help_lines(self) -> dict[str, str]:
+        """One line of help for each command, without importing any."""
+        own = {name: command.get_short_help_str(100) for name, command in self.commands.items() if not command.hidden}
+        return own | {name: text for name, (_, text) in self._lazy.items()}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(self.help_lines().items()))
+
+
+class RootGroup(LazyGroup):
+    """The root of the command line: takes in the commands of other packages, and turns errors into one clear line."""
+
+    def __init__(self, *args: Any, entry_point_help: Mapping[str, str], **kwargs: Any) -> None:
+        """Args:
         entry_point_help: One line of help for commands that other packages bring, so that help imports none of them.
         """
         super().__init__(*args, **kwargs)
-        self._lazy = lazy
         self._entry_point_help = entry_point_help
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*self._lazy, *_entry_points()})
+        return sorted({*super().list_commands(ctx), *_entry_points()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if target := self._lazy.get(cmd_name):
-            module, _, attribute = target[0].partition(":")
-            return _as_command(cmd_name, getattr(importlib.import_module(module), attribute))
-        if entry_point := _entry_points().get(cmd_name):
+        command = super().get_command(ctx, cmd_name)
+        if command is None and (entry_point := _entry_points().get(cmd_name)):
             return _as_command(cmd_name, _load(entry_point))
-        return None
+        return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = {name: text for name, (_, text) in self._lazy.items()}
+    def help_lines(self) -> dict[str, str]:
+        lines = super().help_lines()
         for name, entry_point in _entry_points().items():
             package = entry_point.dist.name if entry_point.dist else entry_point.module
-            rows.setdefault(name, self._entry_point_help.get(name, f"From the package {package}."))
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(rows.items()))
+            lines.setdefault(name, self._entry_point_help.get(name, f"From the package {package}."))
+        return lines
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:

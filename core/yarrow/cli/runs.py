@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from yarrow.cli.access import open_store
 from yarrow.cli.output import json_option, print_json, print_table, seconds_between
 from yarrow.errors import NotFound
 from yarrow.states import RunState
-from yarrow.store import Store
-from yarrow.store.records import RunRecord
+
+if TYPE_CHECKING:
+    from yarrow.store import Store
+    from yarrow.store.records import RunRecord
 
 
 @click.group()

@@ -40,7 +40,7 @@ class AnyJson(Shape):
 
     def _collect(self, node: Node, found: Findings) -> None:
         if isinstance(node, ScalarNode):
-            if isinstance(node.value, str) and "{{" in node.value:
+            if isinstance(node.value, str) and ("{{" in node.value or "{%" in node.value):
                 found.sites.append(Site(node, "template"))
         elif isinstance(node, SequenceNode):
             for item in node.items:

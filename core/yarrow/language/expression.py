@@ -63,7 +63,8 @@ class Compiler:
         self.text = text
         self.references: list[Reference] = []
         self._depth = 0
-        self._seen: dict[str, int] = {}
+        self._cursor = 0
+        self._backward = 50  # searches from the start: enough for people, and never long
 
     def compile(self, node: nodes.Node) -> Evaluate:
         """Returns a function of the context.
@@ -93,7 +94,7 @@ class Compiler:
                 raise TemplateFault(
                     codes.TEMPLATE_SYNTAX,
                     f"`{part}`: names with two underscores are not available.",
-                    offset=self.find(part),
+                    offset=max(self.text.find(part), 0),
                 )
         self.references.append(Reference(path, self._place(path)))
         if path[0] == "xcom" and len(path) > 1:
@@ -296,16 +297,20 @@ class Compiler:
     # Places.
 
     def find(self, what: str) -> int:
-        """Where a word stands in the text: the first place not already given out, or the first at all."""
-        match = re.compile(rf"(?<![\w.]){re.escape(what)}(?!\w)").search(self.text, self._seen.get(what, 0))
+        """Where a word stands in the text. Words come mostly in their order, so the search goes on from the last."""
+        pattern = re.compile(rf"(?<![\w.]){re.escape(what)}(?!\w)")
+        match = pattern.search(self.text, self._cursor)
+        if match is None and self._backward > 0:
+            self._backward -= 1
+            match = pattern.search(self.text)
         if match is None:
-            return max(self.text.find(what), 0)
-        self._seen[what] = match.end()
+            return self._cursor
+        self._cursor = match.end()
         return match.start()
 
     def _place(self, path: Path) -> int:
         dotted = ".".join(path)
-        return self.find(dotted) if dotted in self.text else self.find(path[0])
+        return self.find(dotted) if self.text.find(dotted, self._cursor) >= 0 else self.find(path[0])
 
     def _line(self, node: nodes.Node) -> int:
         """The start of the first `{{` of the node's line: Jinja knows no columns."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Severity = Literal["error", "warning"]
+
+
+MAX_FAULTS = 200
+"""How many faults of one file are named; nobody mends more at a time."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,3 +31,20 @@ class Fault:
     def __str__(self) -> str:
         text = f"{self.file}:{self.line}:{self.column}: {self.severity} {self.code}: {self.message}"
         return f"{text} {self.hint}" if self.hint else text
+
+
+class TooManyFaults(Exception):
+    """A file has so many faults that it is not looked at any further. They are in its `FaultList`."""
+
+
+class FaultList(list[Fault]):
+    """The faults of one file, up to `MAX_FAULTS`. Raises TooManyFaults beyond."""
+
+    def append(self, fault: Fault) -> None:
+        super().append(fault)
+        if len(self) >= MAX_FAULTS:
+            raise TooManyFaults
+
+    def extend(self, faults: Iterable[Fault]) -> None:
+        for fault in faults:
+            self.append(fault)

@@ -49,7 +49,8 @@ def read_bytes(path: Path) -> bytes:
         OSError: It can't be read, or is a folder, a pipe or a device.
         ValueError: It is too large, or its path is not one; the message is a sentence.
     """
-    with path.open("rb") as file:
+    # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(0, "it is not a regular file")
         content = file.read(MAX_FILE + 1)
@@ -78,12 +79,14 @@ def decode(content: bytes, file: str) -> Source | Fault:
 class Includes:
     """Follows the `!file` references of one DAG file. Each file is read once, however often it is named."""
 
-    def __init__(self, root: Path, folder: Path, main: str) -> None:
-        """`root` is the DAG folder, `folder` the one of the DAG file, `main` the name of the DAG file."""
+    def __init__(self, root: Path, path: Path, file: str) -> None:
+        """`root` is the DAG folder, `path` that of the DAG file, `file` what the file is called in faults."""
         self.root = os.path.realpath(root)
         self.contents: dict[str, bytes] = {}  # real path -> content
-        self._folders = {main: os.path.realpath(folder)}
-        self._open: list[str] = []  # the fragments that are being read
+        self.named: set[str] = set()  # real paths, those of files that are missing too: they may come yet
+        self.path = os.path.realpath(path)
+        self._folders = {file: os.path.realpath(path.parent)}
+        self._open = [self.path]  # the files that are being read
         self._done: dict[str, Node] = {}
 
     def follow(self, node: ScalarNode, faults: list[Fault]) -> Node:
@@ -103,6 +106,7 @@ class Includes:
             why = "the file includes itself" if path in self._open else "includes are nested too deeply"
             faults.append(node.fault(codes.FILE_REFERENCE, f"`!file {reference}`: {why}."))
             return broken
+        self.named.add(path)
         if path not in self._done:
             self._done[path] = self._load(node, path, reference, faults) or broken
         return self._done[path]

@@ -92,12 +92,13 @@ class _Stop(Exception):
 class _Frame:
     """A container that is still open."""
 
-    __slots__ = ("anchor", "key", "node", "template")
+    __slots__ = ("anchor", "broken", "key", "node", "template")
 
     def __init__(self, node: SequenceNode | MappingNode, anchor: str | None) -> None:
         self.node = node
         self.anchor = anchor
         self.key: Node | None = None  # of a mapping: the key whose value comes next
+        self.broken = False  # its tag has a fault, so what it is can't be told
         self.template = False  # it is not a mapping but an unquoted `{{ template }}`
 
 
@@ -154,18 +155,21 @@ class _Builder:
             node = MappingNode(self.source, line, column, bool(event.flow_style))
         else:
             node = SequenceNode(self.source, line, column)
+        frame = _Frame(node, event.anchor)
         if event.tag is not None:
             self._unknown_tag(node, event.tag)
+            frame.broken = True
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         self._count(node)
-        self._open.append(_Frame(node, event.anchor))
+        self._open.append(frame)
 
     def end(self, _event: Any) -> None:
         frame = self._open.pop()
         node: Node = frame.node
         if frame.template:
             self.faults.append(unquoted_template(self.source, node.line, node.column))
+        if frame.template or frame.broken:
             node = BrokenNode(self.source, node.line, node.column)
         if frame.anchor is not None:
             self._anchors[frame.anchor] = node

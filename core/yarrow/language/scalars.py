@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from yarrow.language import codes
 from yarrow.language.durations import parse_duration
 from yarrow.language.nodes import describe
 from yarrow.language.shape import Problem, Schema, Shape, did_you_mean
 
+_DATE: Final = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:\d\d)?)?"
+
 
 class Text(Shape):
     """A text."""
 
-    __slots__ = ("literal", "nonempty", "pattern")
+    __slots__ = ("literal", "nonempty", "pattern", "rule")
     words = "text"
 
     def __init__(
-        self, *, template: bool = False, literal: bool = False, pattern: str | None = None, nonempty: bool = False
+        self,
+        *,
+        template: bool = False,
+        literal: bool = False,
+        nonempty: bool = False,
+        pattern: str | None = None,
+        rule: str | None = None,
     ) -> None:
         super().__init__(template)
         self.literal = literal  # without templates: `{{` is ordinary text
         self.pattern = re.compile(pattern) if pattern is not None else None
+        self.rule = rule  # the pattern of an id, in words
         self.nonempty = nonempty
 
     def takes_braces(self) -> bool:
@@ -35,6 +45,8 @@ class Text(Shape):
         if self.nonempty and not value.strip():
             return codes.BAD_VALUE, "must not be empty.", None
         if self.pattern is not None and self.pattern.fullmatch(value) is None:
+            if self.rule is not None:
+                return codes.BAD_ID, f"is not allowed to be {describe(value)}.", f"It {self.rule}."
             return codes.BAD_VALUE, f"must match `{self.pattern.pattern}`; {describe(value)} does not.", None
         return None
 
@@ -158,6 +170,25 @@ class Duration(Shape):
 
     def json_schema(self) -> Schema:
         return self.or_template({"type": "string", "pattern": r"^\d{1,9}(\.\d{1,9})?(ms|s|m|h|d)$"})
+
+
+class Date(Shape):
+    """A date, or a date and time, in ISO 8601."""
+
+    __slots__ = ()
+    words = "a date such as `2013-01-01` or `2013-01-01T06:00`"
+
+    def problem(self, value: Any) -> Problem | None:
+        if isinstance(value, str) and re.fullmatch(_DATE, value, re.ASCII):
+            try:
+                datetime.fromisoformat(value)
+            except ValueError as error:
+                return codes.BAD_DATE, f"is not a date: {error}.", None
+            return None
+        return codes.BAD_DATE, f"must be {self.words}, not {describe(value)}.", None
+
+    def json_schema(self) -> Schema:
+        return {"type": "string", "pattern": f"^(?:{_DATE})$"}
 
 
 class Enum(Shape):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from yarrow.language import codes
-from yarrow.language.faults import Fault
+from yarrow.language.faults import Fault, FaultList
 from yarrow.language.nodes import BrokenNode, MappingNode, Node, ScalarNode, SequenceNode, describe
 
 INVALID: Final = object()
@@ -18,6 +18,8 @@ INVALID: Final = object()
 TEMPLATE_PATTERN: Final = r"\{\{"
 FRAGMENT_PATTERN: Final = r"\{\{|\.ya?ml$"
 """What an editor sees in place of a list or mapping: a template, or the path of a `!file`."""
+
+_MANY: Final = 200
 
 Schema: TypeAlias = dict[str, Any]
 Problem: TypeAlias = tuple[str, str, str | None]
@@ -36,7 +38,7 @@ class Site:
 class Findings:
     """What a check found."""
 
-    faults: list[Fault] = field(default_factory=list)
+    faults: FaultList = field(default_factory=FaultList)
     sites: list[Site] = field(default_factory=list)
 
 
@@ -55,11 +57,13 @@ class Shape(ABC):
         """Returns the value of a node, or INVALID after adding the faults. `name` begins their sentences."""
         if isinstance(node, BrokenNode):
             return INVALID
-        if isinstance(node, ScalarNode) and isinstance(node.value, str) and "{{" in node.value:
-            if self.template:
+        if isinstance(node, ScalarNode) and isinstance(node.value, str):
+            braces = "{{" in node.value
+            if self.template and (braces or "{%" in node.value):  # a statement is told of together with the templates
                 found.sites.append(Site(node, "template"))
-                return node.value
-            if not self.takes_braces():
+                if braces:
+                    return node.value
+            elif braces and not self.takes_braces():
                 message = f"{name} is needed before the task runs, so it can't be a template."
                 found.faults.append(node.fault(codes.NO_TEMPLATE_HERE, message))
                 return INVALID
@@ -129,6 +133,8 @@ def did_you_mean(given: object, known: Iterable[str]) -> str | None:
     if not isinstance(given, str):
         return None
     names = list(known)
+    if len(names) > _MANY:  # comparing with all of them would take long
+        names = [name for name in names if name[:1] == given[:1] and abs(len(name) - len(given)) <= 2][:_MANY]
     near = difflib.get_close_matches(given[:100], names, n=1, cutoff=0.6)
     if not near:  # another case, or `-` and `_` mixed up
         folded = {name.lower().replace("_", "-"): name for name in names}

@@ -6,6 +6,8 @@ import re
 
 from yarrow.language.faults import Fault, Severity
 
+_LONGEST = 1000
+
 
 class Source:
     """One text with the name that people know it by."""
@@ -31,4 +33,9 @@ class Source:
         hint: str | None = None,
         severity: Severity = "error",
     ) -> Fault:
-        return Fault(self.file, place[0], place[1], code, message, hint, severity)
+        return Fault(self.file, place[0], place[1], code, _cut(message), _cut(hint) if hint else None, severity)
+
+
+def _cut(sentence: str) -> str:
+    """A sentence of bearable length: what it quotes from a file may be a mebibyte long."""
+    return sentence if len(sentence) <= _LONGEST else f"{sentence[: _LONGEST - 100]} … {sentence[-90:]}"

@@ -81,9 +81,10 @@ def compile_template(text: str) -> Template:
     Raises:
         TemplateFault: It is not within the template language; `offset` is the place in the text.
     """
+    _check_size(text)
+    _refuse_statements(text)
     if "{{" not in text:
         return Template(text, (), lambda _context: text)
-    _check_size(text)
     pieces = _parse(text)
     compiler = Compiler(text)
     if len(pieces) == 1 and not isinstance(pieces[0], nodes.TemplateData):
@@ -196,15 +197,18 @@ def _check_size(text: str) -> None:
         raise TemplateFault(codes.TEMPLATE_SYNTAX, "A template can't hold the character NUL.", offset=text.index("\0"))
 
 
-def _parse(text: str, shift: int = 0) -> list[nodes.Node]:
-    """The pieces of a template: `TemplateData` and expressions. `shift` is added to offsets in faults."""
+def _refuse_statements(text: str) -> None:
     if (statement := _STATEMENT.search(text)) is not None:
         raise TemplateFault(
             codes.TEMPLATE_SYNTAX,
             f"`{statement.group()} ... %}}`: a template has no statements, only expressions in `{{{{ }}}}`.",
-            offset=max(0, statement.start() + shift),
+            offset=statement.start(),
             hint="A choice can be written as `{{ 'a' if params.x else 'b' }}`.",
         )
+
+
+def _parse(text: str, shift: int = 0) -> list[nodes.Node]:
+    """The pieces of a template: `TemplateData` and expressions. `shift` is added to offsets in faults."""
     try:
         tree = _PARSER.parse(text)
     except TemplateSyntaxError as error:

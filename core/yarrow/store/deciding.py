@@ -146,7 +146,7 @@ def _when_xcoms(connection: Connection, id: int, spec: DagSpec, tasks: Mapping[s
 def read_xcoms(connection: Connection, id: int, task_ids: Iterable[str]) -> dict[str, Json]:
     """The visible XComs of these tasks of the run; a task without one is absent."""
     rows = connection.execute(XCOMS, {"id": id, "task_ids": sorted(task_ids)})
-    return dict(rows.tuples())
+    return {row[0]: row[1] for row in rows}
 
 
 # Acting

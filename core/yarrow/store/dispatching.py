@@ -86,12 +86,12 @@ _DEADLINES = (
 
 def outstanding(connection: Connection, now: datetime) -> dict[str, int]:
     """By queue, how many messages are out and not overdue."""
-    return dict(connection.execute(_OUTSTANDING, {"now": now}).tuples())
+    return {row[0]: row[1] for row in connection.execute(_OUTSTANDING, {"now": now})}
 
 
 def waiting(connection: Connection, now: datetime) -> dict[str, int]:
     """By queue, how many queued attempts want a message."""
-    return dict(connection.execute(_WAITING, {"now": now}).tuples())
+    return {row[0]: row[1] for row in connection.execute(_WAITING, {"now": now})}
 
 
 def wanting(connection: Connection, room: Mapping[str, int], now: datetime) -> list[tuple[str, AnyRow]]:

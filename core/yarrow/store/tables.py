@@ -26,7 +26,6 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
-    false,
     text,
 )
 
@@ -285,7 +284,7 @@ worker = Table(
     Column("queues", JSON, nullable=False),
     Column("slots", Integer, nullable=False),
     Column("version", String(32), nullable=False),
-    Column("stopping", Boolean, nullable=False, default=False, server_default=false()),
+    Column("stopping", Boolean, nullable=False, default=False),
     Column("started_at", Instant, nullable=False),
     Column("seen_at", Instant, nullable=False),
 )

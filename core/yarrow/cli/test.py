@@ -1,0 +1,170 @@
+"""`yarrow dags test` and `yarrow tasks test`: a DAG, or one task of it, run in this process with no service at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from yarrow.cli.arguments import instant, json_object
+from yarrow.cli.output import duration_text, json_option, print_json, print_table
+from yarrow.config import load_config
+from yarrow.dag_result import DagResult, Event, Moved, TaskResult
+from yarrow.inline import Inline
+from yarrow.jsontypes import Json
+from yarrow.states import FAILED_TASK_STATES, TaskState
+from yarrow.testing import load_dag
+
+COLOURS = {TaskState.SUCCESS: "green", TaskState.FAILED: "red", TaskState.UP_FOR_RETRY: "yellow"}
+
+_file = click.argument("dag_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+_logical_date = click.option(
+    "--logical-date", type=instant, metavar="ISO", help="Default: that of the newest complete data interval, else now."
+)
+_params = click.option("--params", type=json_object, metavar="JSON", help="Params of the run, as a JSON object.")
+_xcoms = click.option(
+    "--xcoms", type=json_object, metavar="JSON", help="XComs of upstream tasks, by task id, for a task on its own."
+)
+_work = click.option(
+    "--work", type=click.Path(path_type=Path, file_okay=False), help="Keep data sets and outputs in this folder."
+)
+
+
+@click.command("test")
+@_file
+@_logical_date
+@_params
+@click.option("--task", "task_id", metavar="ID", help="Run this task alone, once, whatever comes before it.")
+@_xcoms
+@_work
+@json_option
+def dag_test(
+    dag_file: Path,
+    logical_date: datetime | None,
+    params: Mapping[str, Json] | None,
+    task_id: str | None,
+    xcoms: Mapping[str, Json] | None,
+    work: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a DAG file in this process: no service, no waiting for retries, and `breakpoint()` works.
+
+    Exits with 0 when the run succeeds, else with 1.
+    """
+    if xcoms is not None and task_id is None:
+        raise click.UsageError("--xcoms goes with --task.")
+    _test(dag_file, task_id, logical_date, params, xcoms, work, as_json)
+
+
+@click.command("test")
+@_file
+@click.argument("task_id")
+@_logical_date
+@_params
+@_xcoms
+@_work
+@json_option
+def task_test(
+    dag_file: Path,
+    task_id: str,
+    logical_date: datetime | None,
+    params: Mapping[str, Json] | None,
+    xcoms: Mapping[str, Json] | None,
+    work: Path | None,
+    as_json: bool,
+) -> None:
+    """Run one task of a DAG file in this process, once. The same as `yarrow dags test DAG_FILE --task TASK_ID`."""
+    _test(dag_file, task_id, logical_date, params, xcoms, work, as_json)
+
+
+def _test(
+    dag_file: Path,
+    task_id: str | None,
+    logical_date: datetime | None,
+    params: Mapping[str, Json] | None,
+    xcoms: Mapping[str, Json] | None,
+    work: Path | None,
+    as_json: bool,
+) -> None:
+    spec = load_dag(dag_file)
+    timing = _Timing(quiet=as_json)
+    with _folder(work) as folder:
+        inline = Inline(
+            work=folder,
+            config=load_config(),
+            dags_folder=dag_file.absolute().parent,
+            echo=not as_json,
+            notify=timing.notify,
+        )
+        if task_id is None:
+            result = inline.run(spec, logical_date=logical_date, params=params)
+        else:
+            result = inline.run_task(spec, task_id, logical_date=logical_date, params=params, xcoms=xcoms)
+    _show(result, timing.seconds, as_json)
+    raise SystemExit(0 if result.success else 1)
+
+
+class _Timing:
+    """Tells which task runs, and measures how long each took over all its tries."""
+
+    def __init__(self, *, quiet: bool, now: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds: dict[str, float] = {}
+        self._quiet = quiet
+        self._now = now
+        self._started: dict[str, float] = {}
+
+    def notify(self, event: Event) -> None:
+        if not isinstance(event, Moved) or event.state is TaskState.SCHEDULED:
+            return
+        if event.state is TaskState.RUNNING:
+            self._started[event.task_id] = self._now()
+        elif event.task_id in self._started:
+            took = self._now() - self._started.pop(event.task_id)
+            self.seconds[event.task_id] = self.seconds.get(event.task_id, 0.0) + took
+        if not self._quiet:
+            state = click.style(event.state.value, fg=COLOURS.get(event.state, "cyan"))
+            tries = f" (try {event.try_number})" if event.try_number > 1 else ""
+            reason = f": {event.reason}" if event.reason else ""
+            click.echo(f"--- {event.task_id}: {state}{tries}{reason}", err=True)
+
+
+@contextlib.contextmanager
+def _folder(work: Path | None) -> Iterator[Path]:
+    if work is not None:
+        work.mkdir(parents=True, exist_ok=True)
+        yield work.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="yarrow-test-") as folder:
+        yield Path(folder)
+
+
+def _show(result: DagResult, seconds: Mapping[str, float], as_json: bool) -> None:
+    if as_json:
+        tasks = [{**_as_object(task), "seconds": seconds.get(task.task_id)} for task in result.tasks.values()]
+        print_json({**_as_object(result), "tasks": tasks})
+        return
+    click.echo()
+    rows = [
+        (
+            task.task_id,
+            task.state.value,
+            task.tries,
+            duration_text(seconds[task.task_id]) if task.task_id in seconds else None,
+            task.reason if task.state in FAILED_TASK_STATES else None,
+        )
+        for task in result.tasks.values()
+    ]
+    print_table(("TASK", "STATE", "TRIES", "TOOK", "REASON"), rows, empty="It has no task.")
+    state = click.style(result.state.value, fg="green" if result.success else "red")
+    reason = f": {result.reason}" if result.reason else ""
+    click.echo(f"{result.dag_id} for {result.logical_date:%Y-%m-%d %H:%M:%S} UTC: {state}{reason}")
+
+
+def _as_object(record: DagResult | TaskResult) -> dict[str, object]:
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}

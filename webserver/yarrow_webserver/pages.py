@@ -1,0 +1,258 @@
+"""The pages: DAGs, a DAG's grid and code, a run, a task with its log. Rendered here, read only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flask import Blueprint, render_template, request
+from werkzeug.wrappers import Response
+
+from yarrow.clock import Clock
+from yarrow.config import Config
+from yarrow.errors import NotFound
+from yarrow.jsontypes import Json
+from yarrow.logs import LogStore
+from yarrow.states import TaskState
+from yarrow.store import Store
+from yarrow.store.records import DagRecord, RunRecord, TaskInstanceRecord
+
+DAGS_PER_PAGE = 25
+BARS = 16
+"""Runs that stand behind a DAG on the home page."""
+RUNS_PER_PAGE = 25
+LOG_LINES = 500
+HISTORY = 200
+ERRORS_SHOWN = 20
+_MAX_OFFSET = 2**62
+
+Page = str | Response
+
+
+def create_blueprint(config: Config, store: Store, log_store: LogStore, clock: Clock) -> Blueprint:
+    """The pages as a blueprint. Every page makes a bounded number of queries, however much there is."""
+    pages = _Pages(config, store, log_store, clock)
+    blueprint = Blueprint("pages", __name__)
+    for rule, name, view in (
+        ("/", "home", pages.home),
+        ("/dags/<dag_id>", "dag", pages.dag),
+        ("/dags/<dag_id>/code", "code", pages.code),
+        ("/runs/<int:id>", "run", pages.run),
+        ("/runs/<int:id>/tasks/<task_id>", "task", pages.task),
+    ):
+        blueprint.add_url_rule(rule, name, view)
+    return blueprint
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One run in a row of bars."""
+
+    run: RunRecord
+    seconds: float | None
+    height: int  # 1 to 100, by duration
+
+
+class _Pages:
+    """The views."""
+
+    def __init__(self, config: Config, store: Store, log_store: LogStore, clock: Clock) -> None:
+        self._config = config
+        self._store = store
+        self._log_store = log_store
+        self._clock = clock
+
+    def home(self) -> Page:
+        """The DAGs with their last runs, and the files that could not be read."""
+        words = request.args.get("q", "").strip()[:200]
+        dags = [dag for dag in self._store.catalog.dags() if _matches(dag, words)]
+        number = _number("page", 1, 10_000)
+        shown = dags[(number - 1) * DAGS_PER_PAGE : number * DAGS_PER_PAGE]
+        now = self._clock()
+        runs = {dag.dag_id: self._store.runs.list(dag.dag_id, limit=BARS) for dag in shown}
+        broken = self._store.catalog.import_errors()
+        return render_template(
+            "home.html",
+            now=now,
+            words=words,
+            total=len(dags),
+            number=number,
+            pages=-(-len(dags) // DAGS_PER_PAGE),
+            rows=[(dag, _bars(runs[dag.dag_id], now)) for dag in shown],
+            broken=broken[:ERRORS_SHOWN],
+            broken_count=len(broken),
+            problems=self._store.workers.health(lease=self._config.lease).problems,
+        )
+
+    def dag(self, dag_id: str) -> Page:
+        """A DAG: its runs by its tasks."""
+        dag = self._store.catalog.dag(dag_id)
+        spec = self._store.catalog.spec(dag_id)
+        runs = self._store.runs.list(dag_id, limit=RUNS_PER_PAGE + 1, before=_number("before", None))
+        older = runs[RUNS_PER_PAGE - 1].id if len(runs) > RUNS_PER_PAGE else None
+        runs = runs[:RUNS_PER_PAGE]
+        cells = {run.id: _by_task(self._store.runs.task_instances(run.id)) for run in runs}
+        # A task of an older version has its row too, below those of today.
+        task_ids = dict.fromkeys([*spec.tasks, *(task_id for found in cells.values() for task_id in found)])
+        now = self._clock()
+        return render_template(
+            "dag.html",
+            now=now,
+            dag=dag,
+            spec=spec,
+            tab="grid",
+            bars=_bars(runs, now),
+            task_ids=list(task_ids),
+            cells=cells,
+            older=older,
+            paged="before" in request.args,
+            active=any(not run.state.finished for run in runs),
+        )
+
+    def code(self, dag_id: str) -> Page:
+        """The YAML that a version of a DAG was made from."""
+        dag = self._store.catalog.dag(dag_id)
+        versions = self._store.catalog.versions(dag_id)
+        wanted = _number("version", None)
+        chosen = next((version for version in versions if wanted in (None, version.number)), None)
+        if chosen is None:
+            raise NotFound(f"The DAG {dag_id!r} has no version {wanted}.")
+        return render_template(
+            "code.html",
+            now=self._clock(),
+            dag=dag,
+            tab="code",
+            versions=versions[:50],
+            chosen=chosen,
+            source=self._store.catalog.source(dag_id, chosen.version),
+        )
+
+    def run(self, id: int) -> Page:
+        """A run: its task instances and its history."""
+        run = self._store.runs.by_id(id)
+        tasks = self._store.runs.task_instances(id)
+        now = self._clock()
+        return render_template(
+            "run.html",
+            now=now,
+            run=run,
+            dag=self._store.catalog.dag(run.dag_id),
+            tasks=tasks,
+            spans=_spans(run, tasks, now),
+            counts=_counts(tasks),
+            events=self._store.runs.events(run.dag_id, run.run_id, limit=HISTORY),
+            active=not run.state.finished,
+        )
+
+    def task(self, id: int, task_id: str) -> Page:
+        """A task instance: its tries, figures, XCom and the log of one try."""
+        run = self._store.runs.by_id(id)
+        instance = self._instance(run, task_id, _number("map_index", -1))
+        attempts = self._store.attempts.attempts(instance.id)
+        tries = sorted({attempt.try_number for attempt in attempts})
+        shown = _number("try", None) or instance.try_number or (tries[-1] if tries else 1)
+        offset = _number("offset", 0, _MAX_OFFSET)
+        place = (run.dag_id, run.run_id, task_id, instance.map_index, shown)
+        lines, following = self._log_store.read(*place, offset=offset, limit=LOG_LINES)
+        more = bool(self._log_store.read(*place, offset=following, limit=1)[0])
+        return render_template(
+            "task.html",
+            now=self._clock(),
+            run=run,
+            task=instance,
+            attempts=attempts,
+            tries=tries,
+            shown=shown,
+            xcom=self._xcom(instance),
+            lines=lines,
+            offset=offset,
+            following=following if more else None,
+            active=not instance.state.finished,
+        )
+
+    def _instance(self, run: RunRecord, task_id: str, map_index: int) -> TaskInstanceRecord:
+        return self._store.runs.task_instance(run.dag_id, run.run_id, task_id, map_index)
+
+    def _xcom(self, instance: TaskInstanceRecord) -> tuple[Json] | None:
+        """The XCom in a tuple, since it may be null itself; None when there is none."""
+        if instance.state != TaskState.SUCCESS:
+            return None
+        try:
+            value = self._store.attempts.xcom(instance.dag_id, instance.run_id, instance.task_id, instance.map_index)
+        except NotFound:
+            return None
+        return (value,)
+
+
+def _number(name: str, default: Any, highest: int = 2**53) -> Any:
+    """A whole number of the query string; the default when it is anything else."""
+    value = request.args.get(name, "")
+    digits = value.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
+        return default
+    return max(-1 if name == "map_index" else 0, min(int(value), highest)) or default
+
+
+def _matches(dag: DagRecord, words: str) -> bool:
+    """Whether every word is found in the DAG's id, tags, owner or description."""
+    text = " ".join([dag.dag_id, dag.owner or "", dag.description or "", *dag.tags]).lower()
+    return all(word in text for word in words.lower().split())
+
+
+def _bars(runs: Sequence[RunRecord], now: datetime) -> list[Bar]:
+    """Runs as bars, oldest first."""
+    seconds = [((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else None for run in runs]
+    longest = max((value for value in seconds if value is not None), default=0.0) or 1.0
+    bars = [
+        Bar(run, value, 8 if value is None else max(8, round(100 * max(value, 0.0) / longest)))
+        for run, value in zip(runs, seconds, strict=True)
+    ]
+    return bars[::-1]
+
+
+def _by_task(instances: Sequence[TaskInstanceRecord]) -> Mapping[str, TaskInstanceRecord]:
+    """One instance for each task: of a mapped task the one that stands worst."""
+    found: dict[str, TaskInstanceRecord] = {}
+    for instance in instances:
+        known = found.get(instance.task_id)
+        if known is None or _WORST.index(instance.state) < _WORST.index(known.state):
+            found[instance.task_id] = instance
+    return found
+
+
+_WORST = (
+    TaskState.FAILED,
+    TaskState.UP_FOR_RETRY,
+    TaskState.RUNNING,
+    TaskState.QUEUED,
+    TaskState.SCHEDULED,
+    TaskState.UPSTREAM_FAILED,
+    TaskState.NONE,
+    TaskState.SKIPPED,
+    TaskState.SUCCESS,
+    TaskState.REMOVED,
+)
+
+
+def _counts(instances: Sequence[TaskInstanceRecord]) -> list[tuple[str, int]]:
+    """How many task instances are in each state, the worst state first."""
+    return [(state.value, sum(task.state == state for task in instances)) for state in _WORST]
+
+
+def _spans(run: RunRecord, instances: Sequence[TaskInstanceRecord], now: datetime) -> dict[int, tuple[float, float]]:
+    """When each task instance ran within its run: (start, width) in per cent of the run's time."""
+    starts = [task.started_at for task in instances if task.started_at]
+    if run.started_at is None and not starts:
+        return {}
+    begin = min(starts + ([run.started_at] if run.started_at else []))
+    whole = max(((run.ended_at or now) - begin).total_seconds(), 0.001)
+    spans = {}
+    for task in instances:
+        if task.started_at is not None:
+            end = task.ended_at or (now if task.state == TaskState.RUNNING else task.started_at)
+            left = min(max((task.started_at - begin).total_seconds() / whole, 0.0), 1.0) * 100
+            width = max((end - task.started_at).total_seconds() / whole, 0.0) * 100
+            spans[task.id] = (round(left, 2), round(max(min(width, 100 - left), 0.6), 2))
+    return spans
