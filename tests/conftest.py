@@ -9,7 +9,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,7 @@ import pytest
 from yarrow.config import Config, load_config
 from yarrow.store import Store
 from yarrow.store.tables import metadata
-
-
-class FrozenClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> datetime:
-        self.now += timedelta(seconds=seconds)
-        return self.now
+from yarrow.testing import FrozenClock
 
 
 def unavailable(what: str, why: object) -> Any:

@@ -262,7 +262,7 @@ def _resolve(config: Config) -> Config:
 def _embedded_broker_url(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
         raise ConfigError(f"{file} can't be read: {error.strerror}.") from error

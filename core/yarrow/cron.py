@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 
-from croniter import CroniterBadDateError, croniter
+from croniter import croniter
 
 PRESETS: Mapping[str, str] = {
     "@hourly": "0 * * * *",
@@ -76,29 +76,20 @@ class Cron:
 
     @property
     def canonical(self) -> str:
-        """The same expression in plain lists of numbers."""
+        """The same expression in plain lists of numbers. Some date fits it."""
         columns = (self.minutes, self.hours, self.days, self.months, self.weekdays)
         return " ".join(_column(values, form) for values, form in zip(columns, _FIELDS, strict=True))
 
     def forward(self, after: datetime) -> Iterator[datetime]:
-        """Yields the naive local times that are later than the naive `after`, in order."""
+        """Yields the naive local times later than the naive `after`, in order. They are at most 8 years apart."""
         walk = croniter(self.canonical, after.replace(second=0, microsecond=0))
         while True:
-            try:
-                yield walk.get_next(datetime)
-            except (CroniterBadDateError, OverflowError, ValueError):  # the calendar ends with the year 9999
-                return
+            yield walk.get_next(datetime)
 
     def back(self, before: datetime, count: int) -> list[datetime]:
-        """Returns up to `count` naive local times that are not later than the naive `before`, newest first."""
+        """Returns the newest `count` naive local times that are not later than the naive `before`, newest first."""
         walk = croniter(self.canonical, before.replace(second=30, microsecond=0))
-        found: list[datetime] = []
-        while len(found) < count:
-            try:
-                found.append(walk.get_prev(datetime))
-            except (CroniterBadDateError, OverflowError, ValueError):  # nor is there a year 0
-                break
-        return found
+        return [walk.get_prev(datetime) for _ in range(count)]
 
 
 def _column(values: frozenset[int] | None, form: _Field) -> str:

@@ -55,15 +55,13 @@ class CronFires(Fires):
     def latest(self, instant: datetime) -> datetime | None:
         """Steps back, further each time: a local time may stand for no instant, or for one that is too late."""
         local, steps = instant.astimezone(self.zone).replace(tzinfo=None), 1
-        while seen := self.cron.back(local, steps):
-            since = min(readings(seen[-1], self.zone)) - TICK
+        while True:
+            oldest = self.cron.back(local, steps)[-1]
+            since = min(readings(oldest, self.zone)) - TICK
             newest = deque(takewhile(lambda fire: fire <= instant, self.after(since)), maxlen=1)
             if newest:
                 return newest[0]
-            if len(seen) < steps:
-                break
             steps *= 2
-        return None
 
 
 @dataclass(frozen=True, slots=True)

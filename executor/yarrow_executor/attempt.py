@@ -53,6 +53,11 @@ class Attempts:
         """Executes the attempt, and then others of its queue until none waits or the slot has been held long enough."""
         since = ticks()
         assignment = self._claim(attempt_id, token)
+        if assignment is not None and self._table.stopping:
+            # The message came too late. Another worker gets the task sooner than if its wake-up were lost.
+            report = Report(attempt_id, AttemptState.CANCELLED, reason="the worker was stopped")
+            self._deliver(report, assignment.token, following_of=None, pauses=_FINISH_PAUSES)
+            assignment = None
         try:
             while assignment is not None:
                 report = self._execute(assignment)
@@ -129,7 +134,10 @@ class Attempts:
             except (Refused, Rejected) as error:
                 log = _log.info if isinstance(error, Refused) else _log.error
                 log("the report on attempt %s was not taken: %s", report.attempt_id, error)
-                self._unspool(report, spooled)
+                if isinstance(error, Rejected) and error.other_version:
+                    self._put_into_spool(report, token)  # the next worker will speak the server's version
+                else:
+                    self._unspool(report, spooled)
                 return False, None
             except Unreachable as error:
                 following_of = None  # a repeated report brings no further attempt

@@ -35,6 +35,11 @@ class Rejected(YarrowError):
         super().__init__(message)
         self.status = status
 
+    @property
+    def other_version(self) -> bool:
+        """Whether the server speaks another version of the protocol: a newer worker may have more luck."""
+        return self.status == 426
+
 
 class ApiClient:
     """Sends the messages of `yarrow.protocol`. Threads may share one; a process that forks makes its own.

@@ -57,6 +57,8 @@ class Heart:
         self._on_rejected = on_rejected
         self._beat_now = threading.Event()
         self._ended = False
+        self.accepted = False
+        """Whether the server has ever taken a heartbeat of this worker."""
         self._leases: dict[str, float] = {}
 
     def lease_until(self, attempt_id: str) -> float:
@@ -108,6 +110,7 @@ class Heart:
         except Rejected as error:
             self._on_rejected(error)
             return True  # not worth a quick retry
+        self.accepted = True
         self._interval = reply.interval
         self._leases = {
             occupant.attempt_id: sent + occupant.lease

@@ -19,6 +19,7 @@ ATTEMPT_VARIABLE = "YARROW_ATTEMPT_ID"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PATIENCE = 0.5  # seconds between asking a leftover process to end and ending it
+_LONGEST_WAIT = 5.0  # seconds; a process that hangs in the kernel must not hold a slot
 
 
 def adopt_orphans() -> None:
@@ -74,19 +75,30 @@ def end_children() -> list[int]:
     if not _has_children():
         return []
     _reap()
-    found = descendants(os.getpid())
+    found = _below()
     for pid in found:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + _PATIENCE
-    while _has_children() and time.monotonic() < deadline:
-        _reap()
-        time.sleep(0.01)
-    while left := descendants(os.getpid()):
-        kill_all(left)
+    began = time.monotonic()
+    while (left := _below()) and time.monotonic() < began + _LONGEST_WAIT:
+        if time.monotonic() > began + _PATIENCE:
+            kill_all(left)
         _reap()
         time.sleep(0.005)
     return found
+
+
+def _below() -> list[int]:
+    """The descendants of this process, without the one that Python's multiprocessing keeps for its own use."""
+    return [pid for pid in descendants(os.getpid()) if b"multiprocessing.resource_tracker" not in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _has_children() -> bool:

@@ -173,9 +173,14 @@ class Minder:
 
     def _rejected(self, error: Rejected) -> None:
         """A wrong token or version will not mend itself: the worker ends, and says why."""
+        if self._exit_code:
+            return
         _log.error("The web server at %s refuses this worker: %s", self._settings.api_url, error)
         self._exit_code = EXIT_REJECTED
-        self._ending = True
+        if self._heart.accepted:
+            os.kill(self._identity.pid, signal.SIGTERM)  # its tasks may have been running for hours: an orderly end
+        else:
+            self._ending = True
 
     # What the main process says.
 

@@ -83,11 +83,18 @@ class Reporter:
         except Refused as error:
             _log.info("the report on attempt %s was refused: %s", attempt_id, error)
         except Rejected as error:
-            _log.error("the report on attempt %s is lost: %s", attempt_id, error)
+            _log.error("the report on attempt %s was not taken: %s", attempt_id, error)
+            if error.other_version:  # left for the next worker, which will speak the server's version
+                self._keep(envelope)
+                self._forget(attempt_id)
+                return True
         self._spool.remove(attempt_id)
+        self._forget(attempt_id)
+        return True
+
+    def _forget(self, attempt_id: str) -> None:
         with self._changed:
             self._waiting.pop(attempt_id, None)
-        return True
 
     def _keep(self, envelope: Envelope) -> None:
         try:

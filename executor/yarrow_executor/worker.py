@@ -237,6 +237,7 @@ class _Host:
 
 def _quiet_celery() -> None:
     """Leaves Celery's warnings and errors, without those that the minder tells in better words."""
+    from celery.exceptions import CPendingDeprecationWarning
     from celery.platforms import SecurityWarning
 
     for name in ("celery", "kombu", "billiard"):
@@ -244,6 +245,7 @@ def _quiet_celery() -> None:
     for name in ("celery.worker.request", "celery.app.trace", "billiard", "celery.pool", "multiprocessing"):
         logging.getLogger(name).addFilter(lambda record: "exited" not in record.getMessage())
     warnings.filterwarnings("ignore", category=SecurityWarning)  # only JSON is accepted, so root is no risk by itself
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # about late acknowledgement, which is off
 
 
 def _load_operators() -> None:

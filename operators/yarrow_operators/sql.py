@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from yarrow import Context, Fail, Operator, param
+from yarrow import Context, Fail, Operator, param, urls
 from yarrow.dataset import DatasetManifest, DatasetXCom
 from yarrow.jsontypes import Json
 from yarrow.operator import ArgumentPath
@@ -40,7 +40,8 @@ class Sql(Operator):
     )
     source: str | dict[str, Json] | None = param(
         default=None,
-        doc="What the view `source` shows: a CSV, JSON or Parquet file as a path or fsspec URL, or a data set.",
+        doc="What the view `source` shows: a CSV, JSON or Parquet file as a path or fsspec URL, or a data set. "
+        "A relative path is taken below the DAG folder.",
         examples=("zip://flights.csv::/data/flights.csv.zip", "{{ xcom.ingest }}", "s3://lake/day={{ ds }}/a.parquet"),
     )
     read_options: dict[str, Json] = param(
@@ -75,9 +76,9 @@ class Sql(Operator):
             return self._in_database(context, self.conn_id)
         with ducks.connect(context) as duck:
             if self.source is not None:
-                files.view(duck, "source", self.source, context.work_dir / "source", self.read_options)
+                files.view(duck, "source", _below(context, self.source), context.work_dir / "source", self.read_options)
             for name, value in self.inputs.items():
-                files.view(duck, name, value, context.work_dir / "inputs" / name)
+                files.view(duck, name, _below(context, value), context.work_dir / "inputs" / name)
             try:
                 return self._in_duckdb(context, duck)
             finally:
@@ -135,6 +136,10 @@ class Sql(Operator):
             )
         context.metric("rows_out", len(rows))
         return rows
+
+
+def _below(context: Context, value: str | dict[str, Json]) -> str | dict[str, Json]:
+    return urls.resolve(value, str(context.dags_folder)) if isinstance(value, str) else value
 
 
 def _published(manifest: DatasetManifest, context: Context) -> DatasetXCom:

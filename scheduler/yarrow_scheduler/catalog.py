@@ -27,6 +27,7 @@ _BATCH = 100  # files written to the store at a time: the first DAGs appear whil
 _RACY_NS = 2_000_000_000  # a file that changed so lately may change again and keep its size and time
 _LARGEST_HASHED = 1024 * 1024  # bytes; the loader refuses what is larger without reading on
 _SCANS_UNTIL_GONE = 2
+_TOLD_ONE_BY_ONE = 10
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -183,9 +184,15 @@ class Catalog:
             known[path] = entry
         published = self._store.publish(dags) if dags else []
         self._record(known, good)
-        for dag_id in published:
-            _log.info("published %s from %s", dag_id, self._holders[dag_id][0], extra={"action": "dag_published"})
+        self._tell_published(published)
         return published
+
+    def _tell_published(self, dag_ids: Collection[str]) -> None:
+        if len(dag_ids) > _TOLD_ONE_BY_ONE:
+            _log.info("published %d DAGs", len(dag_ids), extra={"action": "dags_published"})
+            return
+        for dag_id in dag_ids:
+            _log.info("published %s from %s", dag_id, self._holders[dag_id][0], extra={"action": "dag_published"})
 
     def _with_included(self, entry: _Known, included: Collection[str]) -> _Known:
         if not included:

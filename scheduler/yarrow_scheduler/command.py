@@ -34,7 +34,7 @@ def scheduler(dags_folder: Path | None) -> None:
     SIGTERM and Ctrl-C end it after the pass under way. On PostgreSQL several may run, on SQLite one.
     """
     config = load_config(overrides={"dags_folder": dags_folder})
-    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     executor = open_executor(config)
     try:
         store = Store.open(config.database_url)

@@ -132,6 +132,7 @@ def test_the_newest_due_run_is_the_last_of_all_that_are_due(
     assert table.starting_after(now, 3)[: len(later)] == later
 
 
+@settings(deadline=None)
 @given(schedules, moments, moments)
 def test_a_run_by_hand_has_the_interval_of_its_date_or_the_newest_complete_one(
     schedule: ScheduleSpec, start: datetime, logical_date: datetime
@@ -163,6 +164,19 @@ def test_five_fire_times_take_about_a_millisecond() -> None:
     for _ in range(100):
         fire_times("30 2 * * mon-fri", NEW_YORK, utc(2026, 6, 1), 5)
     assert (time.perf_counter() - begin) / 100 < 0.01, "some ten times what it takes"
+
+
+@pytest.mark.parametrize(
+    ("policy", "now", "newest"),
+    [
+        ({"gap": "skip"}, utc(2026, 3, 8, 12), utc(2026, 3, 7, 7, 30)),
+        ({"gap": "shift"}, utc(2026, 3, 8, 12), utc(2026, 3, 8, 7, 30)),
+        ({"gap": "shift"}, utc(2026, 3, 8, 7, 15), utc(2026, 3, 7, 7, 30)),
+    ],
+)
+def test_the_newest_due_run_just_after_a_gap(policy: dict[str, str], now: datetime, newest: datetime) -> None:
+    daily = timetable(utc(2026, 1, 1), cron="30 2 * * *", timezone=NEW_YORK, semantics="trigger", **policy)
+    assert daily.latest_due(now, None) == Interval.exact(newest)
 
 
 # What is refused.

@@ -32,6 +32,11 @@ def demo(tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def left_behind(folder: Path) -> list[str]:
+    """What is left of the demo in its folder for temporary files; ONNX Runtime puts a file of its own there."""
+    return [path.name for path in folder.iterdir() if path.name != ".ses"]
+
+
 def processes_below(folder: Path) -> list[str]:
     """The command lines of the processes whose home is in the folder."""
     found = []
@@ -60,7 +65,7 @@ def test_the_year(tmp_path: Path) -> None:
         assert 0 < month["seconds"] < result["seconds"]
     assert " 60/60  " in stderr
     assert "First result after" in stderr
-    assert list(tmp_path.iterdir()) == []
+    assert left_behind(tmp_path) == []
     assert processes_below(tmp_path) == []
 
 
@@ -74,7 +79,7 @@ def test_it_stops_cleanly_in_the_middle(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert list(tmp_path.iterdir()) == []
+    assert left_behind(tmp_path) == []
     assert processes_below(tmp_path) == []
 
 

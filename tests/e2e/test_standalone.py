@@ -145,7 +145,7 @@ def test_the_life_of_a_file(standalone: Callable[..., Standalone]) -> None:
     assert "answer success" in done.stdout
     assert it.json("runs", "show", "hello", "r1")["state"] == "success"
     logs = eventually(lambda: it.yarrow("tasks", "logs", "hello", "r1", "answer").stdout, "the log has arrived")
-    assert 'got "Hello you"' in logs
+    assert "got Hello you" in logs
 
     file.write_text(hello().replace("operator: bash", "operator: bsh"))
     eventually(lambda: it.yarrow("dags", "errors").returncode == 1, "the fault is shown")
@@ -170,7 +170,8 @@ def test_sigterm_to_the_group_stops_everything(standalone: Callable[..., Standal
 
 
 def test_kill_leaves_nothing_behind_and_the_next_start_is_clean(standalone: Callable[..., Standalone]) -> None:
-    it = standalone()
+    short = {"YARROW_LEASE": "3", "YARROW_HEARTBEAT_INTERVAL": "0.5"}
+    it = standalone(**short)
     (it.dags / "hello.yaml").write_text(hello(nap=1))
     it.wait_ready()
     eventually(lambda: it.json("dags", "list"), "the DAG is listed")
@@ -181,7 +182,7 @@ def test_kill_leaves_nothing_behind_and_the_next_start_is_clean(standalone: Call
     eventually(lambda: alive(it.family) == [], "nothing is left")
 
     it.output.unlink()
-    again = standalone()
+    again = standalone(**short)
     again.wait_ready()
     again.yarrow("runs", "watch", "hello", "r1")
     assert again.json("runs", "show", "hello", "r1")["state"] == "success"
@@ -272,6 +273,7 @@ def test_a_home_that_is_a_file_is_refused(refused: Callable[..., str], tmp_path:
 
 
 def test_a_database_that_can_not_be_used_ends_the_start(refused: Callable[..., str], tmp_path: Path) -> None:
-    told = refused("--dags", "dags", "--port", "0", YARROW_DATABASE_URL=f"sqlite:///{tmp_path}/nowhere/y.db")
+    (tmp_path / "file").write_text("This is no database. " * 100)
+    told = refused("--dags", "dags", "--port", "0", YARROW_DATABASE_URL=f"sqlite:///{tmp_path}/file")
     assert told.startswith("Error: The ")
-    assert "nowhere" in told
+    assert f"{tmp_path}/file" in told

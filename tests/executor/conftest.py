@@ -45,7 +45,9 @@ class Faults:
         self.down = False  # every request fails before anything is done
         self.down_for: set[str] = set()  # routes that fail
         self.lose_answers: dict[str, int] = {}  # route -> how many answers are lost after the work was done
+        self.version: str | None = None  # the version that every worker is taken to speak
         self.requests: list[str] = []
+        self.refused: list[str] = []
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         route = environ["PATH_INFO"].rpartition("/")[2]
@@ -54,6 +56,9 @@ class Faults:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Service Unavailable", [("Content-Length", "0")])
             return [b""]
+        if self.version:
+            environ["HTTP_X_YARROW_PROTOCOL"] = self.version
+            self.refused.append(route)
         if self.lose_answers.get(route):
             self.lose_answers[route] -= 1
             list(self._app(environ, lambda *_: None))

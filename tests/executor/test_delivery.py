@@ -174,6 +174,15 @@ def test_reports_that_are_refused_are_dropped(
     assert server.reports == []
 
 
+def test_reports_in_another_version_are_left_for_the_next_worker(
+    server: Server, reporter: Reporter, spool: Spool
+) -> None:
+    server.error = Rejected(426, "update it")
+    reporter.send(envelope("a1"))
+    until(lambda: not reporter.undelivered())
+    assert spool.pending() == [envelope("a1")]
+
+
 def test_what_cannot_be_delivered_before_the_end_stays_on_disk(server: Server, spool: Spool) -> None:
     server.error = Unreachable("away")
     reporter = Reporter(server, spool)  # type: ignore[arg-type]  # it stands in for a client

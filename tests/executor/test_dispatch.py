@@ -53,7 +53,7 @@ def test_a_broker_that_is_away_or_frozen_costs_seconds_and_nothing_else(valkey_u
     frozen.close()
     began = time.monotonic()
     assert list(executor.publish(wakeups(3))) == []
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert "refused" in executor.error.lower()
     executor.close()
 

@@ -19,6 +19,9 @@ from yarrow_executor import leftovers
 leftovers.adopt_orphans()
 assert leftovers.end_children() == []
 plain = subprocess.Popen(["sleep", "60"])
+from multiprocessing import resource_tracker
+resource_tracker.ensure_running()
+tracker = resource_tracker._resource_tracker._pid
 stubborn = subprocess.Popen([sys.executable, "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"],
     stdout=subprocess.PIPE)
@@ -32,6 +35,8 @@ for pid in ended:
     except ProcessLookupError:
         continue
     raise AssertionError(f"{pid} is alive")
+os.kill(tracker, 0)  # Python's own helper stays, and costs no patience
+assert leftovers.end_children() == []
 stubborn.stdout.close()
 plain.returncode = stubborn.returncode = 0
 """

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from yarrow.broker import Broker, prepare, wait_until_up
 from yarrow.executor import Wakeup
+from yarrow.processes import die_with_parent
 from yarrow.states import AttemptState, TaskState
 from yarrow.tokens import attempt_token
 
@@ -462,27 +465,6 @@ def test_a_worker_for_an_unknown_queue_says_so(deployment: Any, capfd: pytest.Ca
     assert "There is no queue `infrence`" in capfd.readouterr().err
 
 
-def _nonce(deployment: Any, attempt_id: str) -> str:
-    import sqlite3
-
-    with sqlite3.connect(deployment.config.database_url.removeprefix("sqlite:///")) as database:
-        return str(database.execute("SELECT nonce FROM attempt WHERE attempt_id = ?", (attempt_id,)).fetchone()[0])
-
-
-def _minders(worker_id: str) -> list[int]:
-    """The processes that hold the lock of a worker's spool folder."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                links = [os.readlink(link) for link in (process / "fd").iterdir()]
-            except OSError:
-                continue
-            if any(worker_id in link for link in links):
-                found.append(int(process.name))
-    return found
-
-
 def test_without_its_minder_a_worker_ends_and_its_tasks_with_it(deployment: Any, tmp_path: Path) -> None:
     worker = deployment.start_worker("-c", "1")
     _, pids = forever(deployment, tmp_path)
@@ -548,7 +530,8 @@ def test_progress_reaches_the_store_while_the_task_runs(deployment: Any, tmp_pat
     go = tmp_path / "go"
     target = deployment.function(
         "advance",
-        "import os, time\ndef run(context, go):\n    context.progress(3, 10, 'files')\n    context.metric('rows_in', 5)\n"
+        "import os, time\ndef run(context, go):\n"
+        "    context.progress(3, 10, 'files')\n    context.metric('rows_in', 5)\n"
         "    while not os.path.exists(go):\n        time.sleep(0.02)\n",
     )
     run = deployment.start("advance", t={"arguments": {"callable": target, "kwargs": {"go": str(go)}}})
@@ -561,18 +544,66 @@ def test_progress_reaches_the_store_while_the_task_runs(deployment: Any, tmp_pat
 def test_a_worker_consumes_again_after_the_broker_was_away(
     tmp_path_factory: pytest.TempPathFactory, make_deployment: Any
 ) -> None:
-    from yarrow import broker
+    broker = prepare(tmp_path_factory.mktemp("broker"))
+    first = start_broker(broker)
+    deployment = make_deployment(broker.url)
+    worker = deployment.start_worker("-c", "1")
+    deployment.start("before", t={"operator": "bash", "arguments": {"command": "true"}}).wait()
+    first.kill()
+    first.wait()
+    second = start_broker(broker)
+    deployment.executor.close()
+    run = deployment.start("after", t={"operator": "bash", "arguments": {"command": "true"}})
+    assert run.wait(seconds=30).state == TaskState.SUCCESS
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    second.kill()
+    second.wait()
 
-    folder = tmp_path_factory.mktemp("broker")
-    with broker.running(folder) as first:
-        deployment = make_deployment(first.url)
-        worker = deployment.start_worker("-c", "1")
-        deployment.start("before", t={"operator": "bash", "arguments": {"command": "true"}}).wait()
-        deployment.executor.close()
-    with broker.running(folder) as second:
-        assert second.url == first.url, "the same address"
-        run = deployment.start("after", t={"operator": "bash", "arguments": {"command": "true"}})
-        assert run.wait(seconds=30).state == TaskState.SUCCESS
-        assert worker.poll() is None
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0
+
+def start_broker(broker: Broker) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(broker.command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent())
+    wait_until_up(broker, process)
+    return process
+
+
+def _nonce(deployment: Any, attempt_id: str) -> str:
+    import sqlite3
+
+    with sqlite3.connect(deployment.config.database_url.removeprefix("sqlite:///")) as database:
+        return str(database.execute("SELECT nonce FROM attempt WHERE attempt_id = ?", (attempt_id,)).fetchone()[0])
+
+
+def _minders(worker_id: str) -> list[int]:
+    """The processes that hold the lock of a worker's spool folder."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                links = [os.readlink(link) for link in (process / "fd").iterdir()]
+            except OSError:
+                continue
+            if any(worker_id in link for link in links):
+                found.append(int(process.name))
+    return found
+
+
+def test_a_server_of_another_version_ends_a_worker_in_order(deployment: Any, tmp_path: Path) -> None:
+    worker = deployment.start_worker("-c", "1", YARROW_WORKER_GRACE="30")
+    go = tmp_path / "go"
+    target = deployment.function(
+        "wait",
+        "import os, time\ndef run(go):\n    print('up', flush=True)\n    while not os.path.exists(go):\n"
+        "        time.sleep(0.02)\n    return 7\n",
+    )
+    run = deployment.start("wait", t={"arguments": {"callable": target, "kwargs": {"go": str(go)}}})
+    run.wait_for_line("up")
+    deployment.faults.version = "2"
+    deployment.until(lambda: "heartbeat" in deployment.faults.refused, "no heartbeat was refused")
+    go.touch()
+    assert worker.wait(10) == 2
+    spool = deployment.home / "worker-spool"
+    assert len(list(spool.glob("*/*.json"))) == 1, "the result waits for a worker of the server's version"
+    deployment.faults.version = None
+    deployment.start_worker("-c", "1")
+    deployment.until(lambda: run.attempts()[0].state == AttemptState.SUCCESS, "the result is lost")

@@ -1,10 +1,11 @@
-"""Wake-ups get lost, doubled, late or half sent, the broker goes away, and every task runs exactly once all the same."""
+"""Wake-ups get lost, doubled, late or half sent, the broker goes away, and every task still runs exactly once."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -84,9 +85,7 @@ def test_a_publish_error_is_unknown_and_tried_again(chain: Any, fault: str) -> N
     assert chain.scheduler.publisher.error is None
 
 
-def test_while_the_broker_is_down_it_is_asked_less_and_less_often(
-    chain: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_while_the_broker_is_down_it_is_asked_less_and_less_often(chain: Any, caplog: pytest.LogCaptureFixture) -> None:
     chain.executor.fault = "raise"
     with caplog.at_level(logging.INFO):
         chain.advance(120, step=1)
@@ -222,8 +221,6 @@ def test_a_pause_longer_than_any_is_the_clock_put_back(frozen: Any, clock: Any) 
 
 
 def worker(queues: Sequence[str], slots: int = 2, running: int = 0, *, stopping: bool = False) -> WorkerRecord:
-    from datetime import UTC, datetime
-
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return WorkerRecord(",".join(queues), "host", 1, queues, slots, "0", stopping, now, now, running)
 
@@ -246,7 +243,7 @@ def worker(queues: Sequence[str], slots: int = 2, running: int = 0, *, stopping:
     ],
 )
 def test_room(workers: list[WorkerRecord], outstanding: dict[str, int], expected: dict[str, int]) -> None:
-    assert {queue: left for queue, left in room(workers, outstanding).items()} == expected  # noqa: C416
+    assert dict(room(workers, outstanding)) == expected
 
 
 def test_routes() -> None:

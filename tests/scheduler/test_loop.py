@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -353,7 +354,7 @@ def test_a_run_that_cannot_be_decided_on_stops_no_other(
         for _ in range(200):
             engine.advance(1, step=1)
     engine.assert_ended("good")
-    waits = [(after - before).total_seconds() for before, after in zip(looks, looks[1:], strict=False)]
+    waits = [(after - before).total_seconds() for before, after in pairwise(looks)]
     assert waits == [1, 2, 4, 8, 16, 32, 64]
     reason = engine.store.runs.by_id(bad.id).reason
     assert reason is not None

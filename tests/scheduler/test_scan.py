@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from yarrow_scheduler.scan import is_dag_file_name, scan, stamp_of
+from yarrow_scheduler.scan import Stamp, is_dag_file_name, scan, stamp_of
 
 
 def write(path: Path, text: str = "x") -> Path:
@@ -128,8 +128,6 @@ def test_only_regular_files_have_a_stamp(tmp_path: Path) -> None:
     assert stamp_of(write(tmp_path / "a")) == scan_stamp(tmp_path / "a")
 
 
-def scan_stamp(path: Path) -> object:
+def scan_stamp(path: Path) -> Stamp:
     found = path.stat()
-    from yarrow_scheduler.scan import Stamp
-
     return Stamp(found.st_size, found.st_mtime_ns, found.st_ino)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarrow.language import codes
-from yarrow.language.faults import Fault
+from yarrow.language.faults import Fault, TooManyFaults
 from yarrow.language.nodes import BrokenNode, MappingNode, Node, ScalarNode, SequenceNode, data
+from yarrow.language.scalars import Enum
 from yarrow.language.shape import (
     FRAGMENT_PATTERN,
     INVALID,
@@ -240,11 +241,12 @@ class Record(Shape):
 class Union(Shape):
     """A value of one of several shapes; the first that fits is taken."""
 
-    __slots__ = ("options",)
+    __slots__ = ("options", "tag")
 
     def __init__(self, options: Sequence[Shape], *, template: bool = False) -> None:
         super().__init__(template)
         self.options = tuple(options)
+        self.tag = _tag(self.options)  # the key that tells which of several records is meant
 
     def expects(self) -> str:
         words = list(dict.fromkeys(option.expects() for option in self.options))
@@ -254,10 +256,15 @@ class Union(Shape):
         return any(option.takes_braces() for option in self.options)
 
     def check_node(self, node: Node, found: Findings, name: str) -> Any:
+        if self.tag is not None and isinstance(node, MappingNode) and self.tag in node.entries:
+            return self._check_tagged(node, self.tag, found, name)
         best: tuple[int, Findings] | None = None
         for option in self.options:
             trial = Findings()
-            value = option.check_node(node, trial, name)
+            try:
+                value = option.check_node(node, trial, name)
+            except TooManyFaults:  # of this option; whether they are the file's is not decided yet
+                value = INVALID
             if value is not INVALID:
                 found.sites.extend(trial.sites)
                 return value
@@ -272,7 +279,22 @@ class Union(Shape):
             found.faults.append(node.fault(*_with_name(name, self.wrong_type(value))))
         return INVALID
 
+    def _check_tagged(self, node: MappingNode, tag: str, found: Findings, name: str) -> Any:
+        records = [option for option in self.options if isinstance(option, Record)]
+        chosen = node.entries[tag]
+        if isinstance(chosen, ScalarNode):
+            for record in records:
+                if record.fields[tag].shape.problem(chosen.value) is None:
+                    return record.check_node(node, found, name)
+        return Enum(_tag_values(records, tag)).check(chosen, found, f"{name}.{tag}")
+
     def check_value(self, value: Any, name: str = "the value") -> list[str]:
+        if self.tag is not None and isinstance(value, Mapping) and self.tag in value:
+            records = [option for option in self.options if isinstance(option, Record)]
+            for record in records:
+                if record.fields[self.tag].shape.problem(value[self.tag]) is None:
+                    return record.check_value(value, name)
+            return Enum(_tag_values(records, self.tag)).check_value(value[self.tag], f"{name}.{self.tag}")
         trials = [option.check_value(value, name) for option in self.options]
         if [] in trials:
             return []
@@ -320,6 +342,24 @@ def record_schema(fields: Mapping[str, Field]) -> Schema:
     if required:
         result["required"] = required
     return result
+
+
+def _tag(options: Sequence[Shape]) -> str | None:
+    """The key that all the records among the options have as an enumeration, with different values."""
+    records = [option for option in options if isinstance(option, Record)]
+    for name in records[0].fields if len(records) > 1 else ():
+        shapes = [record.fields[name].shape if name in record.fields else None for record in records]
+        if all(isinstance(shape, Enum) for shape in shapes):
+            values = _tag_values(records, name)
+            if len(set(values)) == len(values):
+                return name
+    return None
+
+
+def _tag_values(records: Sequence[Record], tag: str) -> list[str | int | bool | None]:
+    return [
+        value for record in records if isinstance(shape := record.fields[tag].shape, Enum) for value in shape.values
+    ]
 
 
 def _with_name(name: str, problem: Problem) -> tuple[str, str, str | None]:

@@ -225,7 +225,8 @@ class _Tasks:
             message = f"`with` must be a mapping of the operator's parameters, not {describe(node)}."
             self.found.faults.append(node.fault(codes.WRONG_TYPE, message))
             return
-        mine = Findings()
+        before = len(self.found.faults)
+        mine = Findings(faults=self.found.faults)
         values: dict[str, Json] = {}
         for name, item in node.entries.items() if node is not None else ():
             assert node is not None
@@ -242,14 +243,13 @@ class _Tasks:
             if value is not INVALID:
                 values[name] = value
         # A parameter that is there, but misspelt or beside `with`, has a fault that says so.
-        hints = {fault.hint for fault in mine.faults}
+        hints = {fault.hint for fault in mine.faults[before:]}
         for name, parameter in declared.fields.items():
             given = (node is not None and name in node.entries) or name in draft.node.entries
             if parameter.required and not given and f"Did you mean `{name}`?" not in hints:
                 mine.faults.append(_missing_parameter(draft, name))
-        self.found.faults.extend(mine.faults)
         draft.sites = mine.sites
-        if not mine.faults:
+        if len(mine.faults) == before:
             draft.arguments = values
 
 

@@ -39,4 +39,4 @@ def format_duration(seconds: float) -> str:
     if seconds == 0:
         return "0s"
     milliseconds = round(seconds * 1000)
-    return f"{milliseconds}ms" if seconds < 1 else f"{milliseconds / 1000:.10g}s"
+    return f"{milliseconds}ms" if seconds < 1 else f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".") + "s"

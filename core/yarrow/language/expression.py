@@ -90,22 +90,24 @@ class Compiler:
             assert isinstance(node, nodes.Getitem | nodes.Getattr)
             return self._item(node)
         for part in path:
-            if part.startswith("__"):
-                raise TemplateFault(
-                    codes.TEMPLATE_SYNTAX,
-                    f"`{part}`: names with two underscores are not available.",
-                    offset=max(self.text.find(part), 0),
-                )
+            self._check_name(part)
         self.references.append(Reference(path, self._place(path)))
         if path[0] == "xcom" and len(path) > 1:
             return lambda context: walk(*find_xcom(context, path), path)
         return lambda context: walk(context, 0, path)
+
+    def _check_name(self, name: str) -> None:
+        """Such a look-up would find nothing; whoever writes it is told so at once."""
+        if name.startswith("__"):
+            message = f"`{name}`: names with two underscores are not available."
+            raise TemplateFault(codes.TEMPLATE_SYNTAX, message, offset=max(self.text.find(name), 0))
 
     def _item(self, node: nodes.Getitem | nodes.Getattr) -> Evaluate:
         """`(expression).field`, `path[expression]` and slices."""
         base = self.compile(node.node)
         if isinstance(node, nodes.Getattr):
             name = node.attr
+            self._check_name(name)
             return lambda context: step(base(context), name, "the value")
         if isinstance(node.arg, nodes.Slice):
             return self._slice(base, node.arg)

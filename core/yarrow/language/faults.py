@@ -13,7 +13,7 @@ MAX_FAULTS = 200
 """How many faults of one file are named; nobody mends more at a time."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
     """One fault of a DAG file. Lines and columns count from 1."""
 
@@ -24,6 +24,13 @@ class Fault:
     message: str
     hint: str | None = None
     severity: Severity = "error"
+
+    def __lt__(self, other: Fault) -> bool:
+        """In the order of the files and of the places in them."""
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[str, int, int, str, str]:
+        return self.file, self.line, self.column, self.code, self.message
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -45,11 +45,7 @@ def step(value: Any, name: Any, before: Path | str) -> Any:
             return found
     elif isinstance(value, list | tuple | str):
         index = _index(name)
-        if (
-            index is not None
-            and (not isinstance(value, str) or isinstance(name, int))
-            and -len(value) <= index < len(value)
-        ):
+        if index is not None and -len(value) <= index < len(value):
             return value[index]
     where = before if isinstance(before, str) else ".".join(before)
     full = f"{where}.{name}" if where else str(name)

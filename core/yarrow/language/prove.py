@@ -137,11 +137,14 @@ def _ask_operators(draft: DagDraft, wiring: Wiring, faults: list[Fault]) -> None
 def _operator_faults(task: TaskDraft, arguments: Mapping[str, Json], downstream: list[str]) -> list[Fault]:
     assert task.operator is not None
     found: list[Fault] = []
+    templates = {id(site.node) for site in task.sites if site.kind == "template"}
     try:
         for path, sentence in task.operator.check(arguments, downstream):
-            found.append(_node_at(task, path).fault(codes.BAD_VALUE, sentence))
+            node = _node_at(task, path)
+            if id(node) not in templates:  # what a template will give is not known yet
+                found.append(node.fault(codes.BAD_VALUE, sentence))
     except Exception as error:  # noqa: BLE001 - a third party's check may raise anything
-        if any(site.kind == "template" for site in task.sites):
+        if templates:
             return found  # a text where it expected a list: the worker sees the rendered value
         message = f"The operator `{task.operator_name}` can't check the task: {type(error).__name__}: {error}"
         found.append(task.key.fault(codes.BROKEN_OPERATOR, message))

@@ -13,7 +13,7 @@ from yarrow.language.parameters import Parameters, parameters
 from yarrow.language.params import PARAM_NAME, params_definition
 from yarrow.language.shape import Schema
 
-SCHEMA_ID: Final = "https://yarrow.dev/schema/dag.schema.json"
+SCHEMA_ID: Final = "urn:yarrow:schema:dag"
 _FRAGMENT: Final[Schema] = {"$ref": "#/$defs/fragment"}
 
 

@@ -61,9 +61,8 @@ def number(value: Any, what: str) -> int | float:
 
 def bounded_number(value: int | float) -> int | float:
     """The value, unless it is beyond 64 bits or not finite."""
-    if (isinstance(value, float) and not math.isfinite(value)) or abs(value) > (
-        MAX_INTEGER if isinstance(value, int) else math.inf
-    ):
+    fits = math.isfinite(value) if isinstance(value, float) else -MAX_INTEGER <= value < MAX_INTEGER
+    if not fits:
         raise ValueFault("The result is too large for a number.")
     return value
 

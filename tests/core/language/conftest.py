@@ -25,6 +25,20 @@ class Rule(TypedDict, total=False):
     on_fail: Literal["warn", "fail"]
 
 
+class Clip(TypedDict):
+    """A step that keeps values within bounds."""
+
+    op: Literal["clip"]
+    low: float
+
+
+class Drop(TypedDict):
+    """A step that drops columns."""
+
+    op: Literal["drop"]
+    columns: list[str]
+
+
 class Stage(Operator):
     """Does a stage of work."""
 
@@ -35,6 +49,7 @@ class Stage(Operator):
     flag: bool = param(default=False, doc="Whether.")
     columns: dict[str, Rule] = param(default={}, doc="Checks by column.")
     steps: list[dict[str, Json]] = param(default=[], doc="Steps.")
+    plan: list[Clip | Drop] = param(default=[], doc="Steps of known kinds.")
     pair: tuple[int, str] | None = param(default=None, doc="A pair.")
     sql: str = param(default="select 1", template=False, doc="SQL; braces are its own.")
     condition: bool | None = param(default=None, expression=True, doc="A condition.")

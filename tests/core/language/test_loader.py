@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from yarrow import Context, Operator, registry
 from yarrow.language import codes
 from yarrow.language.loader import LoadResult, load_file, load_text
 from yarrow.language.prove import Known, prove_folder
 from yarrow.language.spec import DagSpec, ScheduleSpec
+from yarrow.operator import ArgumentPath
 
 Load = Callable[[str], LoadResult]
 Folder = Callable[[Mapping[str, str | bytes]], Path]
@@ -243,6 +246,34 @@ def test_only_rendered_parameters_are_looked_at(load: Load) -> None:
 def test_an_expression_parameter(load: Load) -> None:
     spec = spec_of(load("tasks: {a: {operator: stage}, b: {operator: stage, with: {condition: xcom.a.rows > 3}}}"))
     assert spec.tasks["b"].xcoms == ("a",)
+
+
+def test_values_within_values(load: Load) -> None:
+    spec = spec_of(
+        load("tasks: {a: {operator: stage, with: {pair: [1, b], plan: [{op: drop, columns: [x]}], rows: 3.0}}}")
+    )
+    assert spec.tasks["a"].arguments == {"pair": [1, "b"], "plan": [{"op": "drop", "columns": ["x"]}], "rows": 3}
+
+
+def test_an_operator_s_check_sees_templates_unrendered(load: Load) -> None:
+    text = "params: {x: {default: []}}\ntasks: {a: {operator: choose, with: {follow: '{{ params.x }}'}}}"
+    assert spec_of(load(text)).tasks["a"].arguments == {"follow": "{{ params.x }}"}
+
+
+def test_an_operator_s_check_that_fails_is_a_fault(load: Load) -> None:
+    class Clumsy(Operator):
+        """Fails to check."""
+
+        @classmethod
+        def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> list[tuple[ArgumentPath, str]]:
+            raise KeyError("x")
+
+        def execute(self, context: Context) -> None:
+            raise NotImplementedError
+
+    with registry.register("clumsy", Clumsy):
+        result = load("tasks:\n  a: {operator: clumsy}\n")
+    assert [(fault.code, fault.line) for fault in result.faults] == [(codes.BROKEN_OPERATOR, 2)]
 
 
 def test_a_param_that_holds_braces_is_only_data(load: Load) -> None:

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from yarrow.language import codes
+from yarrow.language import codes, reader
 from yarrow.language.faults import MAX_FAULTS, Fault
 from yarrow.language.loader import load_text
 from yarrow.language.nodes import MappingNode, Node, data
@@ -98,6 +99,20 @@ def test_limits_end_the_reading_soon(text: str, code: str) -> None:
     assert faults[-1].code == code
 
 
+@pytest.mark.parametrize(
+    "text", ["a: [1, {b: 'x'}]\nc: &k |\n  t\nd: *k\n", "a: 1\na: 2\n", "a: {{ x }}\n", "[" * 60, "a: *b", "a: @x"]
+)
+def test_without_libyaml_it_is_only_slower(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, faults = read_text(text)
+    monkeypatch.setattr(reader, "_Parser", yaml.SafeLoader)
+    other, others = read_text(text)
+    assert (node is None) == (other is None)
+    assert node is None or other is None or data(node) == data(other)
+    assert [(fault.code, fault.line, fault.column) for fault in faults] == [
+        (fault.code, fault.line, fault.column) for fault in others
+    ]
+
+
 def test_fifty_levels_are_allowed() -> None:
     node, faults = read_text("[" * 50 + "]" * 50)
     assert node is not None
@@ -134,6 +149,8 @@ def test_many_faults_are_named_up_to_a_limit_and_soon() -> None:
     texts = [
         "".join(f"key_{number}: 1\n" for number in range(9000)),
         f"tasks:\n{tasks}",
+        "tasks: {a: {operator: stage, with: {plan: [" + "{low: x}," * 300 + "]}}}",
+        "tasks: {a: {operator: shell, with: {command: [" + "1," * 300 + "]}}}",
         "tasks:\n"
         + "".join(f"  t{n}: {{operator: choose, with: {{follow: ['{{{{ xcom.u{n} }}}}']}}}}\n" for n in range(900)),
         "tasks:\n" + "".join(f"  t{n}: {{operator: nothing, depends_on: [t{(n + 1) % 1200}]}}\n" for n in range(1200)),
@@ -152,12 +169,12 @@ def test_many_faults_are_named_up_to_a_limit_and_soon() -> None:
         assert 1 <= len(result.faults) <= MAX_FAULTS
 
 
-_PIECES = st.sampled_from(
-    """tasks: |operator: shell|with: |command: |depends_on: [a]|{{ xcom.a }}|{{|}}|{%|'|"|>|[|]|{|}|*a|&a |!file|!file x.yaml|
-    - |? |: |, |#|@daily|schedule: |0 0 * * *|params: |default: |when: |<<: |null|1e9|a|dag_id: |%|timezone: |start_date: |
-    2024-01-01|every: |5m|catchup: true|default_args: |retries: 3""".replace("\n    ", "").split("|")
-    + ["|", "\n", "\n  ", "\n    ", "\n      ", "\t", "\u2028", "é"]
-)
+_SCRAPS = """
+    tasks: ;operator: shell;with: ;command: ;depends_on: [a];{{ xcom.a }};{{;}};{%;';";>;[;];{;};*a;&a ;!file
+    - ;? ;: ;, ;#;!file x.yaml;@daily;schedule: ;0 0 * * *;params: ;default: ;when: ;<<: ;|;null;1e9;a;dag_id: ;%
+    timezone: ;start_date: ;2024-01-01;every: ;5m;catchup: true;default_args: ;retries: 3"""
+_SPACES = ["\n", "\n  ", "\n    ", "\n      ", "\t", "\u2028", "é"]
+_PIECES = st.sampled_from(_SPACES) | st.sampled_from(_SCRAPS.replace("\n    ", ";").split(";"))
 
 
 def _check_loads(text: str) -> None:
