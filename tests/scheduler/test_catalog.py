@@ -130,6 +130,14 @@ def test_an_edit_makes_a_new_version(folder: Folder) -> None:
     assert [version.number for version in folder.store.catalog.versions("one")] == [2, 1]
 
 
+def test_many_files_are_published_and_told_in_one_line(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(11):
+        folder.write(f"d{number}.yaml", GOOD % number)
+    with caplog.at_level(logging.INFO):
+        assert folder.refresh().published == 11
+    assert [record.getMessage() for record in caplog.records] == ["published 11 DAGs"]
+
+
 def test_a_comment_makes_no_new_version(folder: Folder) -> None:
     folder.write("one.yaml", GOOD % 1)
     folder.refresh()
@@ -144,7 +152,8 @@ def test_a_restart_proves_everything_anew_and_publishes_nothing(folder: Folder) 
     folder.refresh()
     folder.restart()
     assert folder.refresh() == Refresh(files=2, parsed=2)
-    assert (folder.dags, folder.errors.keys()) == ({"one": "one.yaml"}, {"two.yaml"})
+    assert folder.dags == {"one": "one.yaml"}
+    assert folder.errors.keys() == {"two.yaml"}
 
 
 def test_after_a_restart_what_has_changed_comes_first(folder: Folder) -> None:

@@ -10,17 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from yarrow.errors import Refused, SecondScheduler
+from yarrow.config import Config
+from yarrow.errors import ConfigError, Refused, SecondScheduler
 from yarrow.protocol import Heartbeat, Report
 from yarrow.store import Store
 from yarrow.store.records import ClaimedAttempt, RunRecord
 from yarrow.tokens import load_or_create_key, read_attempt_token
 from yarrow.wakeup import Notifier
+from yarrow_scheduler.command import open_executor, scheduler
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +94,7 @@ class Deployment:
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: box-executor\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(ENTRY_POINTS)
         self.environment = {
-            "PATH": os.environ["PATH"],
+            **{name: value for name, value in os.environ.items() if not name.startswith("YARROW_")},
             "PYTHONPATH": os.pathsep.join([str(plugin), *(os.path.abspath(path) for path in sys.path if path)]),
             "BOX": str(self.box),
             "YARROW_HOME": str(self.home),
@@ -317,3 +321,37 @@ def test_an_idle_scheduler_uses_next_to_nothing(sqlite_deployment: Deployment) -
         threading.Event().wait(10)
         share = (seconds() - before) / (time.monotonic() - started)
     assert share < 0.02, "the goal is half a percent on a quiet machine"
+
+
+def test_the_command_runs_until_a_signal(
+    tmp_path: Path, sqlite_url: str, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("YARROW_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("YARROW_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("YARROW_BROKER_URL", valkey_url)
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "d.yaml").write_text(DAG)
+    store = Store.open(sqlite_url)
+
+    def stop_when_there() -> None:
+        try:
+            eventually(lambda: any(dag.dag_id == "d" for dag in store.catalog.dags()))
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_when_there)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    stopper.start()
+    result = CliRunner().invoke(scheduler, ["--dags", str(tmp_path / "dags")])
+    stopper.join(30)
+    assert result.exit_code == 0, result.exception
+    assert store.catalog.dag("d").is_active
+    assert store.workers.schedulers() == []
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    store.close()
+
+
+def test_an_executor_that_is_not_installed_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yarrow_scheduler.command.EXECUTORS", "yarrow.none")
+    with pytest.raises(ConfigError, match="not installed"):
+        open_executor(replace(config, broker_url="redis://127.0.0.1:1/0"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from yarrow.errors import StoreError
 from yarrow.language.spec import DagSpec, ScheduleSpec
 from yarrow.states import RunState
 
@@ -209,3 +210,95 @@ def test_the_clock_may_be_put_back(engine: Any, make_dag: MakeDag) -> None:
     engine.settle()
     assert dates(engine.runs("d")) == days(29, 30, 31)
     assert {run.state for run in engine.runs("d")} == {RunState.SUCCESS}
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("params")])
+def test_a_run_that_cannot_be_made_stops_no_other(
+    sqlite_engine: Any,
+    make_dag: MakeDag,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    engine = sqlite_engine
+    engine.publish(make_dag("bad", "a", schedule=DAY), make_dag("good", "a", schedule=DAY))
+    create = type(engine.store.runs).create
+    tries = []
+
+    def fail(self: Any, spec: DagSpec, version: str, **rest: Any) -> Any:
+        if spec.dag_id == "bad":
+            tries.append(engine.clock())
+            raise error
+        return create(self, spec, version, **rest)
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(type(engine.store.runs), "create", fail)
+        engine.advance(90, step=1)
+    assert len(engine.runs("good")) == 1
+    assert [(moment - tries[0]).total_seconds() for moment in tries] == [0, 60], "not again and again"
+    assert {record.action for record in caplog.records} == {"plan_failed"}  # type: ignore[attr-defined]
+    engine.advance(60, step=1)
+    assert len(engine.runs("bad")) == 1
+
+
+@pytest.mark.parametrize("step", ["spec", "due"])
+def test_a_broken_database_is_not_taken_for_a_bad_dag(
+    sqlite_engine: Any, make_dag: MakeDag, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    engine = sqlite_engine
+    engine.publish(make_dag("d", "a", schedule=DAY))
+    if step == "due":
+        engine.clock.advance(-3600)
+        engine.tick()
+        engine.clock.advance(3600)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise StoreError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(engine.store.catalog), "spec", fail)
+        with pytest.raises(StoreError):
+            engine.tick()
+    engine.tick()
+    assert dates(engine.runs("d"))[-1] == days(31)[0]
+
+
+def test_a_long_catchup_is_spread_over_several_passes(
+    sqlite_engine: Any, make_dag: MakeDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yarrow_scheduler.plan._RUNS_AT_ONCE", 3)
+    engine = sqlite_engine
+    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(1)[0], catchup=True, max_active_runs=8))
+    counts = []
+    for _ in range(4):
+        engine.tick()
+        counts.append(len(engine.runs("d")))
+    assert counts == [3, 6, 8, 8]
+
+
+def test_a_pointer_that_the_timetable_does_not_know_is_set_right(sqlite_engine: Any, make_dag: MakeDag) -> None:
+    engine = sqlite_engine
+    engine.publish(make_dag("d", "a", schedule=DAY, end_date=datetime(2026, 6, 1, tzinfo=UTC)))
+    engine.tick()
+    dag = engine.store.catalog.dag("d")
+    late = datetime(2026, 1, 9, tzinfo=UTC)
+    engine.store.catalog.set_schedule(dag, next_logical_date=late, next_run_after=engine.clock())
+    engine.tick()
+    assert len(engine.runs("d")) == 1
+    assert engine.store.catalog.dag("d").next_logical_date == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_another_scheduler_may_have_made_the_run(engine: Any, make_dag: MakeDag) -> None:
+    dag = make_dag("d", "a", schedule=DAY, start_date=days(30)[0], catchup=True)
+    engine.publish(dag)
+    interval = (*days(30, 30, 31), days(31)[0])
+    engine.store.runs.create(
+        dag,
+        dag.version,
+        run_id="scheduled__2025-12-30T00:00:00+00:00",
+        run_type="scheduled",
+        interval=interval,
+        params={},
+    )
+    engine.tick()
+    assert dates(engine.runs("d")) == days(30, 31)
