@@ -35,6 +35,7 @@ def scheduler(dags_folder: Path | None) -> None:
     """
     config = load_config(overrides={"dags_folder": dags_folder})
     logging.basicConfig(level=config.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it would list its plugins
     executor = open_executor(config)
     try:
         store = Store.open(config.database_url)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from yarrow.cli import main
 from yarrow.demo import DAG_ID, copy_dag, example_dags, find_flights
 from yarrow.errors import UsageError
 
@@ -96,6 +99,37 @@ def test_nothing_survives_its_kill(tmp_path: Path) -> None:
     while processes_below(tmp_path):
         assert time.monotonic() < deadline, processes_below(tmp_path)
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_failed_month_is_told_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flights are not there: every run fails, and the demo says why."""
+    monkeypatch.setattr("yarrow.demo.find_flights", lambda: tmp_path / "nowhere.zip")
+    monkeypatch.setattr("yarrow.demo.copy_dag", copy_impatient_dag)
+    result = CliRunner().invoke(main, ["demo", "--home", str(tmp_path / "home")])
+    assert result.exit_code == 1, result.output
+    assert "2013-01: task `ingest` failed" in result.stderr
+    assert "  ingest: " in result.stderr
+    assert "nowhere.zip" in result.stderr
+    assert "2013-12" in result.stdout
+    assert processes_below(tmp_path) == []
+
+
+def copy_impatient_dag(target: Path) -> None:
+    copy_dag(target)
+    file = target / f"{DAG_ID}.yaml"
+    file.write_text(file.read_text().replace("retries: 2", "retries: 0"))
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = CliRunner().invoke(main, ["demo", "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "is in use by another program" in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,8 +34,7 @@ def demo(serve: bool, home: Path | None, port: int | None, as_json: bool) -> Non
     """
     if port is None:
         port = DEFAULT_PORT if serve else 0
-    signal.signal(signal.SIGTERM, _end)
-    with Demo(home, port) as running:
+    with _ended_by_sigterm(), Demo(home, port) as running:
         _say(f"Starting Yarrow in {running.home} ...")
         deployment = running.wait_until_ready()
         _say(f"Ready after {running.elapsed:.1f} s: {deployment.url}")
@@ -56,9 +55,18 @@ def demo(serve: bool, home: Path | None, port: int | None, as_json: bool) -> Non
         raise SystemExit(1)
 
 
-def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Ends by way of the context managers, which stop the deployment."""
-    raise SystemExit(128 + signal.SIGTERM)
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end the block by way of its context managers, which stop the deployment."""
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str) -> None:

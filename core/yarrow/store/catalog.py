@@ -268,7 +268,8 @@ def _known(connection: Connection, dag_ids: Collection[str]) -> dict[str, AnyRow
     columns = (dag.c.dag_id, dag.c.version, dag.c.path, dag.c.is_active)
     known: dict[str, AnyRow] = {}
     for chunk in chunks(dag_ids, CHUNK):
-        rows = connection.execute(select(*columns).where(dag.c.dag_id.in_(chunk)).with_for_update())
+        query = select(*columns).where(dag.c.dag_id.in_(chunk)).order_by(dag.c.dag_id)
+        rows = connection.execute(query.with_for_update())
         known |= {row.dag_id: row for row in rows}
     return known
 

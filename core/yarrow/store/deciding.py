@@ -78,7 +78,7 @@ _DIRTY = select(dag_run.c.id).where(
     or_(dag_run.c.quarantine_until.is_(None), dag_run.c.quarantine_until <= bindparam("now")),
 )
 _WOKEN = select(dag_run.c.id).where(dag_run.c.wait_until <= bindparam("now"), _RUNNING)
-_UNDECIDED = _DIRTY.union(_WOKEN).order_by("id").limit(bindparam("limit"))
+_UNDECIDED = _DIRTY.union(_WOKEN).limit(bindparam("limit"))  # ordered here, it would go by the id, past every run
 _NEXT_WAIT = (
     select(dag_run.c.wait_until)
     .where(dag_run.c.wait_until.is_not(None), _RUNNING)
@@ -112,7 +112,7 @@ XCOMS = (
 
 def undecided(connection: Connection, now: datetime, limit: int) -> list[int]:
     """Ids of running runs to which something happened, or whose wait is over."""
-    return list(connection.execute(_UNDECIDED, {"now": now, "limit": limit}).scalars())
+    return sorted(connection.execute(_UNDECIDED, {"now": now, "limit": limit}).scalars())
 
 
 def next_wait(connection: Connection) -> datetime | None:

@@ -46,7 +46,7 @@ _TASKS = select(*_COLUMNS).select_from(
     )
 )
 _WAITING = task_instance.c.state.in_([literal_column("'scheduled'"), literal_column("'queued'")])
-_OVERDUE = _TASKS.where(task_instance.c.wait_until <= bindparam("now"), _WAITING).order_by(task_instance.c.id)
+_OVERDUE = _TASKS.where(task_instance.c.wait_until <= bindparam("now"), _WAITING)
 _POSTPONE = update(task_instance).where(
     task_instance.c.id.in_(bindparam("ids", expanding=True)),
     task_instance.c.wait_until <= bindparam("now"),
@@ -66,7 +66,7 @@ _CANCEL = update(attempt).where(
 
 def overdue(connection: Connection, now: datetime) -> list[AnyRow]:
     """The scheduled and queued task instances whose deadline has passed."""
-    return list(connection.execute(_OVERDUE, {"now": now}))
+    return sorted(connection.execute(_OVERDUE, {"now": now}), key=lambda row: row.id)
 
 
 def pools(connection: Connection) -> dict[str, int]:

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, func, literal_column, select, update
+from sqlalchemy import Connection, Select, delete, func, literal_column, select, union_all, update
 
 from yarrow.errors import SecondScheduler
+from yarrow.states import RunState
 from yarrow.store.database import Database, upsert
 from yarrow.store.granting import ALL_QUEUES, is_unserved
 from yarrow.store.records import HealthReport, PoolRecord, QueueRecord, SchedulerRecord, WorkerRecord
@@ -32,24 +33,27 @@ _WORKERS: Select[*tuple[Any, ...]] = (
     .order_by(worker.c.started_at, worker.c.worker_id)
 )
 _SCHEDULERS = select(*columns_of(SchedulerRecord, scheduler)).order_by(scheduler.c.seen_at.desc())
-_UNFINISHED = task_instance.c.state.in_(
-    [literal_column("'scheduled'"), literal_column("'queued'"), literal_column("'running'")]
-)
-_QUEUES = (
-    select(task_instance.c.queue, task_instance.c.state, func.count())
-    .where(_UNFINISHED)
-    .group_by(task_instance.c.queue, task_instance.c.state)
+# Partial indexes want these conditions with the words themselves, and one condition a query.
+_IN_SLOT = task_instance.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
+_QUEUES = union_all(
+    *[
+        select(task_instance.c.queue, task_instance.c.state, func.count())
+        .where(condition)
+        .group_by(task_instance.c.queue, task_instance.c.state)
+        for condition in (task_instance.c.state == literal_column("'scheduled'"), _IN_SLOT)
+    ]
 )
 _POOLS = select(pool.c.name, pool.c.slots).order_by(pool.c.name)
 _POOLS_USED = (
-    select(task_instance.c.pool, func.sum(task_instance.c.pool_slots))
-    .where(task_instance.c.state.in_([literal_column("'queued'"), literal_column("'running'")]))
-    .group_by(task_instance.c.pool)
+    select(task_instance.c.pool, func.sum(task_instance.c.pool_slots)).where(_IN_SLOT).group_by(task_instance.c.pool)
 )
-_ACTIVE_RUNS = (
-    select(dag_run.c.state, func.count())
-    .where(dag_run.c.state.in_([literal_column("'queued'"), literal_column("'running'")]))
-    .group_by(dag_run.c.state)
+_ACTIVE_RUNS = union_all(
+    *[
+        select(dag_run.c.state, func.count())
+        .where(dag_run.c.state == literal_column(f"'{state}'"))
+        .group_by(dag_run.c.state)
+        for state in (RunState.QUEUED, RunState.RUNNING)
+    ]
 )
 
 

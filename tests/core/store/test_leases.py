@@ -51,6 +51,17 @@ def test_a_lease_that_ran_out_gives_the_task_to_another_worker(stage) -> None:
         stage.finish(lost)
 
 
+def test_a_lease_that_was_renewed_after_the_look_is_kept(stage, monkeypatch) -> None:
+    run = stage.begin()
+    claimed = stage.claim(lease=10)
+    ended = stage.claim() if stage.decide(run, ("b", TaskState.NONE, TaskState.SCHEDULED)) else None
+    stage.finish(ended)
+    stale = [claimed.attempt_id, ended.attempt_id, "gone"]
+    monkeypatch.setattr("yarrow.store.leases.expired", lambda *_: stale)
+    assert stage.store.attempts.expire_leases() == 0
+    assert stage.states(run) == {"a": TaskState.RUNNING, "b": TaskState.SUCCESS}
+
+
 def test_a_task_that_is_lost_too_often_fails(stage) -> None:
     run = stage.begin()
     stage.claim(lease=1)

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -35,6 +36,7 @@ from yarrow.store.tables import attempt, event, task_instance, xcom
 LEASE, DISPATCH, RETRY = 30.0, 60.0, 10.0
 START = datetime(2026, 1, 1, tzinfo=UTC)
 JUMPS = (1.0, RETRY + 1, LEASE + 1, DISPATCH + 1)
+ENDS = st.sampled_from(["failed", "lost", "success", "cancelled", "skipped"])
 WAITING = (TaskState.SCHEDULED, TaskState.QUEUED, TaskState.UP_FOR_RETRY)
 OPEN = (AttemptState.QUEUED, AttemptState.RUNNING)
 
@@ -111,8 +113,8 @@ class Lives(RuleBasedStateMachine):
         self.claimed: set[str] = set()
         self.ended: dict[str, str] = {}
 
-    @initialize(tasks=st.integers(1, 2), tries=st.integers(1, 2))
-    def begin(self, tasks: int, tries: int) -> None:
+    @initialize(target=messages, tasks=st.integers(1, 2), tries=st.integers(1, 2))
+    def begin(self, tasks: int, tries: int) -> Any:
         found = [TaskSpec(f"t{number}", "bash", {}, retries=tries - 1, retry_delay=RETRY) for number in range(tasks)]
         spec = DagSpec("d", {one.task_id: one for one in found})
         self.store.catalog.publish([(spec, "", "d.yaml")])
@@ -121,6 +123,7 @@ class Lives(RuleBasedStateMachine):
         assert run is not None
         self.run = run.id
         self.store.runs.start_due()
+        return self.dispatch_all("no")
 
     # The scheduler
 
@@ -142,8 +145,12 @@ class Lives(RuleBasedStateMachine):
             decisions = Decisions(tuple(moves), over, min(waits, default=None))
             assert self.store.runs.apply(id, decisions, snapshot.record.change_seq)
 
+    @precondition(lambda self: self.states() & {*WAITING, TaskState.NONE})
     @rule(target=messages, crash=st.sampled_from(["no", "after publishing", "before publishing"]))
     def dispatch(self, crash: str) -> Any:
+        return self.dispatch_all(crash)
+
+    def dispatch_all(self, crash: str) -> Any:
         self.decide()
         self.store.attempts.grant(2)
         rows = self.store.attempts.to_publish({"default": 2})
@@ -153,6 +160,7 @@ class Lives(RuleBasedStateMachine):
             self.store.attempts.mark_published(rows, self.now + timedelta(seconds=DISPATCH))
         return multiple(*[(row.attempt_id, row.nonce) for row in rows])
 
+    @precondition(lambda self: self.claimed)
     @rule(seconds=st.sampled_from(JUMPS), sweep=st.booleans())
     def tick(self, seconds: float, sweep: bool) -> None:
         self.now += timedelta(seconds=seconds)
@@ -171,31 +179,38 @@ class Lives(RuleBasedStateMachine):
             return multiple()
         return self.started(Claim(claimed.attempt_id, claimed.nonce, worker))
 
+    @precondition(lambda self: TaskState.QUEUED in self.states())
     @rule(target=claims, worker=st.sampled_from(["w1", "w2"]))
     def take_next(self, worker: str) -> Any:
         claimed = self.store.attempts.next_for("default", worker, LEASE)
         return multiple() if claimed is None else self.started(Claim(claimed.attempt_id, claimed.nonce, worker))
 
-    @rule(
-        target=claims,
-        claim=claims,
-        state=st.sampled_from(["failed", "lost", "success", "cancelled", "skipped"]),
-        more=st.booleans(),
-    )
+    @rule(target=claims, claim=claims, state=ENDS, more=st.booleans())
     def finish(self, claim: Claim, state: str, more: bool) -> Any:
         return self.report(claim, state, "default" if more else None)
 
-    @rule(claim=claims)
-    def cancel(self, claim: Claim) -> None:
-        """A person stops the task of some claim, now or long after it has ended."""
-        self.store.attempts.cancel("d", "r", self.store.attempts.get(claim.attempt_id).task_id, who="ann")
-        self.remember_ends()
+    @precondition(lambda self: TaskState.QUEUED in self.states())
+    @rule(target=claims, state=ENDS)
+    def work(self, state: str) -> Any:
+        """An attempt whose life is short; its claim stays in the bundle, so that it may report again."""
+        claimed = self.store.attempts.next_for("default", "w1", LEASE)
+        assert claimed is not None
+        claim = self.started(Claim(claimed.attempt_id, claimed.nonce, "w1"))
+        self.report(claim, state, None)
+        return claim
 
-    @rule(claim=claims)
-    def beat(self, claim: Claim) -> None:
+    @rule(claim=claims, stop=st.sampled_from([False] * 5 + [True]))
+    def beat(self, claim: Claim, stop: bool) -> None:
+        """A heartbeat, in time or late; now and then somebody stops the task before."""
+        if stop:
+            self.store.attempts.cancel("d", "r", self.store.attempts.get(claim.attempt_id).task_id, who="ann")
+            self.remember_ends()
         heartbeat = Heartbeat(claim.worker, "host", 1, ["default"], 2, "0", (RunningAttempt(claim.attempt_id),))
-        stop = self.store.attempts.heartbeat(heartbeat, LEASE)
-        assert claim.attempt_id in stop or claim.attempt_id not in self.ended
+        reasons = self.store.attempts.heartbeat(heartbeat, LEASE)
+        assert claim.attempt_id in reasons or claim.attempt_id not in self.ended
+
+    def states(self) -> set[str]:
+        return set(self.store.runs.task_state_counts([self.run])[self.run])
 
     def report(self, claim: Claim, state: str, next_for: str | None) -> Any:
         report = Report(claim.attempt_id, state, xcom=claim.attempt_id, has_xcom=True)
@@ -268,8 +283,8 @@ def test_the_rules_hold_whatever_happens(sqlite_template: Path) -> None:
     run_state_machine_as_test(
         Lives,
         settings=settings(
-            max_examples=80,
-            stateful_step_count=30,
+            max_examples=70,
+            stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),

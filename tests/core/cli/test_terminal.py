@@ -1,0 +1,71 @@
+"""What people see on a terminal: colours, tables and things that move."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from yarrow.clock import utc_now
+from yarrow.decide import Decisions, RunDecision
+from yarrow.states import RunState
+from yarrow.store import Store
+
+pytestmark = pytest.mark.slow
+
+OnTerminal = Callable[..., str]
+
+
+@pytest.fixture
+def on_terminal(home: Path) -> OnTerminal:
+    """Calls `yarrow` on a terminal of its own, and returns all that it shows."""
+
+    def call(*arguments: str, exit_code: int = 0) -> str:
+        ours, theirs = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "50"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "yarrow", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        )
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:  # Linux says so at the end
+                break
+            if not data:
+                break
+            shown += data
+        os.close(ours)
+        assert process.wait(timeout=30) == exit_code, shown.decode()
+        return shown.decode()
+
+    return call
+
+
+def test_a_table(on_terminal: OnTerminal, store: Store) -> None:
+    shown = on_terminal("dags", "list")
+    assert "orders" in shown
+    assert "\x1b[" in shown
+
+
+def test_a_run_that_fails_while_it_is_watched(on_terminal: OnTerminal, store: Store) -> None:
+    run = store.runs.trigger("orders", params={}, run_id="r1", who="test")
+    store.runs.start_due()
+    snapshot = store.runs.snapshot(run.id)
+    assert snapshot is not None
+    failed = RunDecision(RunState.RUNNING, RunState.FAILED, "out of luck")
+    store.runs.apply(run.id, Decisions((), failed, None), snapshot.record.change_seq, now=utc_now())
+    shown = on_terminal("runs", "watch", "orders", exit_code=1)
+    assert "r1" in shown
+    assert "failed" in shown
+    assert "load" in shown
+
+
+def test_the_configuration(on_terminal: OnTerminal) -> None:
+    assert "parallelism" in on_terminal("config", "show")

@@ -1,0 +1,148 @@
+"""Many at once on PostgreSQL: schedulers, workers and people, and nobody sees an error."""
+
+import random
+from threading import Thread
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from yarrow.decide import Decisions, TaskDecision
+from yarrow.errors import Refused
+from yarrow.protocol import Heartbeat, Report, RunningAttempt
+from yarrow.states import TaskState
+from yarrow.store import Store
+from yarrow.store.database import Database
+
+
+def together(*works: Any) -> list[Exception]:
+    """Runs the works in threads and returns what they raised."""
+    errors: list[Exception] = []
+
+    def guarded(work: Any) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 -- shown by the assertion
+            errors.append(error)
+
+    threads = [Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return errors
+
+
+def schedule_until_done(store: Store, run_id: int) -> None:
+    while any(not one.state.finished for one in store.runs.task_instances(run_id)):
+        for id in store.runs.undecided():
+            snapshot = store.runs.snapshot(id)
+            if snapshot is None:
+                continue
+            moves = [
+                TaskDecision(view.task_id, view.state, TaskState.SCHEDULED)
+                for view in snapshot.tasks.values()
+                if view.state in (TaskState.NONE, TaskState.UP_FOR_RETRY)
+            ]
+            store.runs.apply(id, Decisions(tuple(moves)), snapshot.record.change_seq)
+        store.attempts.grant(20)
+
+
+def work_until_done(store: Store, run_id: int, worker: str) -> None:
+    dice = random.Random(worker)
+    while any(not one.state.finished for one in store.runs.task_instances(run_id)):
+        claimed = store.attempts.next_for("default", worker, 60)
+        while claimed is not None:
+            running = (RunningAttempt(claimed.attempt_id, 1.0),)
+            store.attempts.heartbeat(Heartbeat(worker, "h", 1, ["default"], 1, "0", running), 60)
+            state = dice.choice(["success", "success", "failed", "cancelled"])
+            report = Report(claimed.attempt_id, state, xcom=worker, has_xcom=True)
+            claimed = store.attempts.finish(report, claimed.nonce, worker, next_for="default").next
+
+
+@pytest.mark.slow
+def test_schedulers_workers_and_people_at_once(postgres_stage: Any, postgres_url: str) -> None:
+    stage = postgres_stage
+    stage.store.workers.set_pools({"default_pool": 20})
+    spec = stage.dag(tasks=[stage.task(f"t{number}", retries=2, retry_delay=0.0) for number in range(60)])
+    stage.publish(spec)
+    run = stage.run(spec)
+    stores = [Store.open(postgres_url, clock=stage.clock) for _ in range(6)]
+
+    def cancel(store: Store) -> None:
+        for number in range(0, 60, 7):
+            store.attempts.cancel("d", "r", f"t{number}", who="ann")
+
+    errors = together(
+        lambda: schedule_until_done(stores[0], run.id),
+        lambda: schedule_until_done(stores[1], run.id),
+        lambda: work_until_done(stores[2], run.id, "w1"),
+        lambda: work_until_done(stores[3], run.id, "w2"),
+        lambda: work_until_done(stores[4], run.id, "w3"),
+        lambda: cancel(stores[5]),
+    )
+    for store in stores:
+        store.close()
+    assert errors == []
+    for instance in stage.store.runs.task_instances(run.id):
+        attempts = stage.store.attempts.attempts(instance.id)
+        assert sum(one.state == "success" for one in attempts) == (instance.state is TaskState.SUCCESS)
+        assert sum(one.state == "failed" for one in attempts) <= 3
+    database = Database(postgres_url)
+    query = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    assert database.read(lambda connection: connection.execute(query).scalar()) == 0
+    database.close()
+
+
+def test_one_of_many_deliveries_is_accepted(stage: Any, database_url: str) -> None:
+    stage.begin()
+    attempt_id, nonce = stage.dispatch()
+    stores = [Store.open(database_url, clock=stage.clock) for _ in range(5)]
+    answers: list[str] = []
+
+    def deliver(store: Store) -> None:
+        try:
+            store.attempts.claim(attempt_id, nonce, "w", 60)
+            answers.append("accepted")
+        except Refused:
+            answers.append("refused")
+
+    assert together(*[lambda store=store: deliver(store) for store in stores]) == []
+    assert sorted(answers) == ["accepted"] + ["refused"] * 4
+    for store in stores:
+        store.close()
+
+
+def test_one_of_many_reports_is_accepted(stage: Any, database_url: str) -> None:
+    stage.begin()
+    claimed = stage.claim()
+    stores = [Store.open(database_url, clock=stage.clock) for _ in range(5)]
+    answers: list[bool] = []
+
+    def report(store: Store) -> None:
+        outcome = store.attempts.finish(Report(claimed.attempt_id, "success"), claimed.nonce, "w1")
+        answers.append(outcome.repeated)
+
+    assert together(*[lambda store=store: report(store) for store in stores]) == []
+    assert sorted(answers) == [False] + [True] * 4
+    for store in stores:
+        store.close()
+
+
+def test_a_run_is_created_once_and_started_within_the_limit(stage: Any, database_url: str) -> None:
+    spec = stage.dag(max_active_runs=2)
+    stage.publish(spec)
+    stores = [Store.open(database_url, clock=stage.clock) for _ in range(4)]
+
+    def create(store: Store) -> None:
+        at = stage.clock()
+        for number in range(5):
+            store.runs.create(
+                spec, spec.version, run_id=f"r{number}", run_type="scheduled", interval=(at, at, at, at), params={}
+            )
+            store.runs.start_due()
+
+    assert together(*[lambda store=store: create(store) for store in stores]) == []
+    assert stage.store.runs.state_counts() == {"d": {"queued": 3, "running": 2}}
+    for store in stores:
+        store.close()
