@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from yarrow import xcom
 from yarrow.decide import decide
 from yarrow.errors import StoreError
 from yarrow.store import Store
@@ -55,7 +56,8 @@ class Decider:
         if snapshot is None:
             return
         run = snapshot.record
-        decisions = decide(snapshot.spec, run.view, snapshot.tasks, now, snapshot.xcoms)
+        xcoms = {task_id: xcom.resolve(value) for task_id, value in snapshot.xcoms.items()}
+        decisions = decide(snapshot.spec, run.view, snapshot.tasks, now, xcoms)
         applied = self._store.runs.apply(id_, decisions, run.change_seq, queued_timeout=self._queued_timeout, now=now)
         if not applied:
             decided.refused = True

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.protocol import Report
 from yarrow.states import RunState
 from yarrow.store.records import ClaimedAttempt, RunRecord
+from yarrow.xcom import spill
 
 MakeDag = Callable[..., DagSpec]
 
@@ -181,6 +183,23 @@ def test_a_failed_task_is_tried_again_when_its_delay_is_over(engine: Any, make_d
     engine.settle()
     assert [attempt.try_number for attempt in worker.claimed if attempt.task_id == "a"] == [1, 2]
     engine.assert_ended("d")
+
+
+def test_a_condition_sees_a_result_that_is_kept_in_the_object_store(sqlite_engine: Any, tmp_path: Path) -> None:
+    rows = list(range(1000))
+    kept = spill({"rows": rows}, f"file://{tmp_path}", "d/a", inline_limit=100)
+    command = {"command": "true"}
+    tasks = {
+        "a": TaskSpec("a", "bash", command),
+        "many": TaskSpec("many", "bash", command, ("a",), when="xcom.a.rows | length > 999", when_xcoms=("a",)),
+        "few": TaskSpec("few", "bash", command, ("a",), when="xcom.a.rows | length < 999", when_xcoms=("a",)),
+    }
+    sqlite_engine.publish(DagSpec("d", tasks))
+    worker = sqlite_engine.add_worker()
+    worker.behave = lambda attempt: Report(attempt.attempt_id, "success", xcom=kept, has_xcom=True)
+    run = trigger(sqlite_engine, "d")
+    sqlite_engine.settle()
+    assert sqlite_engine.states(run) == {"a": "success", "many": "success", "few": "skipped"}
 
 
 def test_a_task_fails_when_its_tries_are_used_up(engine: Any, make_dag: MakeDag) -> None:
