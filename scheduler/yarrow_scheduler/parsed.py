@@ -6,11 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from yarrow.language import codes
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec
-
-CRASH_CODE = "YRW000"
-"""The code of a fault that is not the file's alone: the parser broke on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +35,4 @@ class Parsed:
 
 def broken(path: str, message: str, hint: str | None = None) -> Parsed:
     """The outcome of a file on which the parser itself broke."""
-    return Parsed(path, None, (Fault(path, 1, 1, CRASH_CODE, message, hint),), "")
+    return Parsed(path, None, (Fault(path, 1, 1, codes.PARSER_BROKE, message, hint),), "")

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from yarrow.config import Config
+from yarrow.language import codes
 from yarrow_scheduler import parse
-from yarrow_scheduler.parsed import CRASH_CODE, Request
+from yarrow_scheduler.parsed import Request
 from yarrow_scheduler.parser import Parser, ParserClosed, ParserUnavailable
 
 GOOD = "tasks: {a: {operator: bash, with: {command: 'true'}}}\n"
@@ -95,7 +96,7 @@ def test_what_breaks_the_parser_is_a_fault_of_its_file(
     assert [outcome.path for outcome in outcomes] == names
     assert [outcome.spec is None for outcome in outcomes] == [False, True, False]
     (fault,) = outcomes[1].faults
-    assert (fault.code, fault.file) == (CRASH_CODE, name)
+    assert (fault.code, fault.file) == (codes.PARSER_BROKE, name)
     assert words in fault.message
 
 

@@ -14,6 +14,7 @@ def _code(code: str, explanation: str) -> str:
 
 
 # The file and its YAML.
+PARSER_BROKE = _code("YRW000", "The parser itself broke on the file, took too long or ran out of memory.")
 UNREADABLE = _code("YRW001", "The file or folder can't be read.")
 NOT_TEXT = _code("YRW002", "The file is not UTF-8 text.")
 TOO_LARGE = _code("YRW003", "The file, or its text after alias expansion, is too large.")
