@@ -113,6 +113,18 @@ class Operator(ABC):
         """
         return ()
 
+    @classmethod
+    def advise(cls, arguments: Mapping[str, Any]) -> Iterable[tuple[ArgumentPath, str]]:
+        """Finds what works and is still a bad idea, when the DAG file is loaded. It is shown as a warning.
+
+        Args:
+            arguments: The task's `with:`, valid by itself, templates unrendered.
+
+        Returns:
+            As `check` does: for each warning where it is, and a sentence that says what to write instead.
+        """
+        return ()
+
     @abstractmethod
     def execute(self, context: Context) -> Any:
         """Does the work of one attempt.

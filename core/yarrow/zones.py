@@ -22,6 +22,6 @@ def load_zone(name: str) -> ZoneInfo:
 
 
 def _suggestion(name: str) -> str:
-    known = {zone.lower(): zone for zone in available_timezones()}
+    known = {zone.lower(): zone for zone in available_timezones() - _OF_THE_MACHINE}
     close = difflib.get_close_matches(name.lower().replace(" ", "_"), known, n=1)
     return f" Did you mean `{known[close[0]]}`?" if close else " Use an IANA name such as `Europe/London` or `UTC`."

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from yarrow import Context, Fail, Operator, Skip, YarrowError, param
 from yarrow.jsontypes import Json
+from yarrow.language.template import template_names
+from yarrow.operator import ArgumentPath
 from yarrow_operators.process import ProcessTree
 
+_FROM_ELSEWHERE = frozenset({"params", "xcom", "var", "conn"})
+"""What a template may put in that the author of the DAG file did not write."""
 _MAX_JSON_OUTPUT = 8 * 1024 * 1024  # characters of standard output kept for `output: json`
 
 
@@ -52,6 +57,22 @@ class Bash(Operator):
     skip_on_exit_code: int | None = param(
         default=99, minimum=1, maximum=255, doc="The exit code that says: there was nothing to do, skip this task."
     )
+
+    @classmethod
+    def advise(cls, arguments: Mapping[str, Any]) -> Iterator[tuple[ArgumentPath, str]]:
+        """A value from elsewhere in the text of a command is read by the shell: `; rm -rf ~` would be executed."""
+        command = arguments.get("command")
+        if not isinstance(command, str):
+            return
+        paths = [path for path in template_names(command) if path[0] in _FROM_ELSEWHERE]
+        if paths:
+            named = " and ".join(f"`{'.'.join(path)}`" for path in paths[:3])
+            variable = re.sub(r"\W", "_", paths[0][-1]).upper()
+            yield (
+                ("command",),
+                f"A template puts {named} into the text of a command, and bash would execute what is in it. "
+                f'Pass it with `env: {{{variable}: ...}}` and write `"${variable}"`, or give the command as a list.',
+            )
 
     def execute(self, context: Context) -> Json:
         lines = _Output(self.output)

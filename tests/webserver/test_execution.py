@@ -44,9 +44,7 @@ class Api:
         self.config = config
         self.wakes = Wakes()
         self.logs = LogStore(str(tmp_path / "logs"))
-        app = Flask("test")
-        app.register_blueprint(create_blueprint(config, store, KEY, self.wakes, self.logs))
-        self.client: FlaskClient = app.test_client()
+        self.client = self.another_process()
         tasks = {
             "first": TaskSpec("first", "python", {"callable": "m:f"}, retries=1, execution_timeout=60.0),
             "second": TaskSpec("second", "bash", {}, upstream=("first",), xcoms=("first",)),
@@ -57,6 +55,12 @@ class Api:
         store.catalog.publish([(DagSpec("dag", tasks, timezone="Europe/Berlin", params=params), "", "dag.yaml")])
         self.run = store.runs.trigger("dag", run_id="run", who="test")
         self.advance()
+
+    def another_process(self) -> FlaskClient:
+        """A client of a web server that knows nothing but what is in the store."""
+        app = Flask("test")
+        app.register_blueprint(create_blueprint(self.config, self.store, KEY, self.wakes, self.logs))
+        return app.test_client()
 
     def advance(self) -> dict[str, tuple[str, str]]:
         """A pass of the scheduler. Returns task -> (attempt id, token) of what is queued."""
@@ -237,6 +241,10 @@ def test_log_lines_are_kept_and_those_of_strangers_are_not(api: Api) -> None:
     api.finish(first)
     api.post("logs", WORKER, {"batches": [{"token": first.token, "lines": [line]}]})
     assert len(api.logs.read("dag", "run", "first", -1, 1)[0]) == 3, "the last lines may come after the report"
+    api.client = api.another_process()
+    for _ in range(2):
+        assert api.post("logs", WORKER, {"batches": batches}) == (200, {"refused": 4})
+    assert len(api.logs.read("dag", "run", "first", -1, 1)[0]) == 7
 
 
 def test_a_task_triggers_a_run_once_however_often_it_tries(api: Api) -> None:

@@ -44,6 +44,9 @@ _REPORTED = frozenset(
     }
 )
 
+_Place = tuple[str, str, str, int, int]
+"""DAG, run, task, map index and try: what a log is found by."""
+
 T = TypeVar("T")
 
 
@@ -109,7 +112,7 @@ class _Api:
         self._key = key
         self._notifier = notifier
         self._log_store = log_store
-        self._attempts: OrderedDict[str, AttemptRecord] = OrderedDict()  # by token
+        self._places: OrderedDict[str, _Place] = OrderedDict()  # where the log of an attempt goes, by its token
         self._workers: set[tuple[str, bool]] = set()
         self._lock = threading.Lock()
 
@@ -164,13 +167,11 @@ class _Api:
         for batch in _field(body, "batches", list):
             lines = [_message(LogLine, line) for line in _field(batch, "lines", list)]
             try:
-                attempt = self._attempt(_field(batch, "token", str))
+                place = self._place(_field(batch, "token", str))
             except (InvalidToken, NotFound, Refused):
                 refused += 1
                 continue
-            self._log_store.append(
-                attempt.dag_id, attempt.run_id, attempt.task_id, attempt.map_index, attempt.try_number, lines
-            )
+            self._log_store.append(*place, lines)
         return {"refused": refused}
 
     def trigger(self, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,9 +209,12 @@ class _Api:
             self._store.attempts.finish(report, claimed.nonce, worker_id, infra_budget=self._config.infra_budget)
             self._notifier.notify()
             return None
+        token = tokens.attempt_token(self._key, claimed.attempt_id, claimed.nonce)
+        place = (claimed.dag_id, claimed.run_id, claimed.task_id, claimed.map_index, claimed.try_number)
+        self._remember(token, place)
         return Assignment(
             attempt_id=claimed.attempt_id,
-            token=tokens.attempt_token(self._key, claimed.attempt_id, claimed.nonce),
+            token=token,
             dag_id=claimed.dag_id,
             run_id=claimed.run_id,
             task_id=claimed.task_id,
@@ -234,19 +238,23 @@ class _Api:
             dag_tasks=claimed.downstream,
         )
 
-    def _attempt(self, token: str) -> AttemptRecord:
-        """The attempt of a token. It is looked up once: where a log goes never changes."""
+    def _place(self, token: str) -> _Place:
+        """Where the log of a token's attempt goes. Looked up at most once: it never changes."""
         with self._lock:
-            if token in self._attempts:
-                self._attempts.move_to_end(token)
-                return self._attempts[token]
+            if token in self._places:
+                self._places.move_to_end(token)
+                return self._places[token]
         attempt_id, nonce = tokens.read_attempt_token(self._key, token)
         attempt = self._store.attempts.get(attempt_id, nonce)
+        place = (attempt.dag_id, attempt.run_id, attempt.task_id, attempt.map_index, attempt.try_number)
+        self._remember(token, place)
+        return place
+
+    def _remember(self, token: str, place: _Place) -> None:
         with self._lock:
-            self._attempts[token] = attempt
-            while len(self._attempts) > _REMEMBERED:
-                self._attempts.popitem(last=False)
-        return attempt
+            self._places[token] = place
+            while len(self._places) > _REMEMBERED:
+                self._places.popitem(last=False)
 
     def _announce(self, worker_id: str, stopping: bool) -> None:
         """Wakes the scheduler for a worker that came or goes: tasks may wait for its queues."""

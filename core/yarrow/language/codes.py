@@ -45,6 +45,7 @@ UNKNOWN_OPERATOR = _code("YRW032", "There is no such operator.")
 BROKEN_OPERATOR = _code("YRW033", "The operator is installed, but can't be loaded.")
 UNKNOWN_PARAMETER = _code("YRW034", "The operator has no such parameter.")
 MISSING_PARAMETER = _code("YRW035", "A required parameter of the operator is missing.")
+ADVICE = _code("YRW036", "The operator advises against what the task does, although it works (warning).")
 
 # The graph.
 UNKNOWN_TASK = _code("YRW040", "A dependency names a task or group that does not exist.")

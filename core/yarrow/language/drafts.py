@@ -10,6 +10,7 @@ from yarrow import registry
 from yarrow.errors import BrokenOperator, NotFound
 from yarrow.jsontypes import Json
 from yarrow.language import codes, grammar
+from yarrow.language.containers import AnyJson
 from yarrow.language.grammar import check_fields, stray_key
 from yarrow.language.nodes import BrokenNode, MappingNode, Node, ScalarNode, SequenceNode, describe
 from yarrow.language.parameters import Parameters, parameters
@@ -178,9 +179,11 @@ class _Tasks:
         self._find_operator(draft, operator_node)
         inside = tuple(draft.declared.fields) if draft.declared is not None else ()
         mine = {name: item for name, item in node.entries.items() if name in grammar.TASK or name in ("with", "tasks")}
-        for name in node.entries:
+        for name, item in node.entries.items():
             if name not in mine:
                 self.found.faults.append(self._stray(draft, name, inside))
+                if name in inside:
+                    self._note_templates(draft, item)
         if "tasks" in mine:
             message = "An entry is either a task with `operator` or a group with `tasks`, not both."
             self.found.faults.append(node.keys["tasks"].fault(codes.UNKNOWN_KEY, message))
@@ -192,7 +195,13 @@ class _Tasks:
         draft.values = {**group.defaults, **values}
         if draft.declared is not None:
             self._arguments(draft, draft.declared, mine.get("with"))
+        elif "with" in mine:
+            self._note_templates(draft, mine["with"])
         return draft
+
+    def _note_templates(self, draft: TaskDraft, node: Node) -> None:
+        """Has the templates looked at of a value of which it is not known what it is for."""
+        AnyJson(template=True).check(node, Findings(self.found.faults, draft.sites))
 
     def _stray(self, draft: TaskDraft, name: str, parameters_of_operator: tuple[str, ...]) -> Any:
         if name in parameters_of_operator:
@@ -226,13 +235,14 @@ class _Tasks:
             self.found.faults.append(node.fault(codes.WRONG_TYPE, message))
             return
         before = len(self.found.faults)
-        mine = Findings(faults=self.found.faults)
+        mine = Findings(self.found.faults, draft.sites)
         values: dict[str, Json] = {}
         for name, item in node.entries.items() if node is not None else ():
             assert node is not None
             parameter = declared.fields.get(name)
             if parameter is None:
                 mine.faults.append(_unknown_parameter(node, name, draft, declared))
+                self._note_templates(draft, item)
                 continue
             if parameter.expression and isinstance(item, ScalarNode) and isinstance(item.value, str):
                 mine.sites.append(Site(item, "expression"))
@@ -248,7 +258,6 @@ class _Tasks:
             given = (node is not None and name in node.entries) or name in draft.node.entries
             if parameter.required and not given and f"Did you mean `{name}`?" not in hints:
                 mine.faults.append(_missing_parameter(draft, name))
-        draft.sites = mine.sites
         if len(mine.faults) == before:
             draft.arguments = values
 

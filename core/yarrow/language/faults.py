@@ -45,11 +45,20 @@ class TooManyFaults(Exception):
 
 
 class FaultList(list[Fault]):
-    """The faults of one file, up to `MAX_FAULTS`. Raises TooManyFaults beyond."""
+    """The faults of one file: up to `MAX_FAULTS` errors, and no warnings beyond that. Raises TooManyFaults."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._errors = 0
 
     def append(self, fault: Fault) -> None:
+        if fault.severity == "warning":  # a file with many warnings is still a good file
+            if len(self) < MAX_FAULTS:
+                super().append(fault)
+            return
         super().append(fault)
-        if len(self) >= MAX_FAULTS:
+        self._errors += 1
+        if self._errors >= MAX_FAULTS:
             raise TooManyFaults
 
     def extend(self, faults: Iterable[Fault]) -> None:

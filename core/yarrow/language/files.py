@@ -143,11 +143,12 @@ class Includes:
             return ScalarNode(source, 1, 1, source.text, "file")
         self._folders[name] = os.path.dirname(path)
         self._open.append(path)
+        before = len(faults)
         try:
             tree = read(source, faults, self.follow)
         finally:
             self._open.pop()
-        if tree is None and not faults:
+        if tree is None and len(faults) == before:
             faults.append(source.fault((1, 1), codes.EMPTY, "The file is empty."))
         return tree
 

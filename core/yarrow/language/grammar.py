@@ -84,7 +84,9 @@ DEFAULT_ARGS: Final[Mapping[str, Field]] = {
         doc="Multiplies the delay with each further try; `2` doubles it, `0` leaves it as it is.",
     ),
     "max_retry_delay": Field(Duration(seconds=True), doc="The longest wait before another try."),
-    "execution_timeout": Field(Duration(seconds=True), doc="How long one try may take; then it is stopped and fails."),
+    "execution_timeout": Field(
+        Duration(seconds=True, positive=True), doc="How long one try may take; then it is stopped and fails."
+    ),
     "queue": Field(
         Text(pattern=_NAME, rule=_NAME_RULE), default="default", doc="The queue whose workers run the task."
     ),

@@ -89,6 +89,8 @@ def _words(problem: str, context: str) -> tuple[str, str | None, bool]:
     if "flow sequence" in context or "flow mapping" in context:
         bracket, closing = ("[", "]") if "sequence" in context else ("{", "}")
         return f"The `{bracket}` opened here has no `{closing}`, or a `,` is missing inside.", None, True
+    if "flow node" in context:
+        return "A value is missing here: a `[` or `{` before it is not closed, or a `,` is too many.", None, False
     if "simple key" in context and "could not find expected ':'" in problem:
         return "A key needs a `:` and a space after it.", "Write `key: value`.", True
     if "block mapping" in context or "block collection" in context:

@@ -14,6 +14,7 @@ from yarrow.language.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yarrow.language.references import Named, References
 from yarrow.language.schedules import prove_timing
 from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.language.template import without_braces
 from yarrow.language.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -95,18 +96,13 @@ def _task_spec(draft: TaskDraft, named: Named, upstream: Sequence[str]) -> TaskS
         operator=draft.operator_name,
         arguments=draft.arguments,
         upstream=tuple(upstream),
-        when=None if when is None else _without_braces(when),
+        when=None if when is None else without_braces(when),
         xcoms=tuple(sorted(named.xcoms)),
         when_xcoms=tuple(sorted(named.when_xcoms)),
         variables=tuple(sorted(named.variables)),
         connections=tuple(sorted(named.connections)),
         **values,
     )
-
-
-def _without_braces(expression: str) -> str:
-    text = expression.strip()
-    return text[2:-2].strip() if text.startswith("{{") else text
 
 
 def _check_deployment(task: TaskDraft, known: Known, faults: list[Fault]) -> None:
@@ -143,6 +139,8 @@ def _operator_faults(task: TaskDraft, arguments: Mapping[str, Json], downstream:
             node = _node_at(task, path)
             if id(node) not in templates:  # what a template will give is not known yet
                 found.append(node.fault(codes.BAD_VALUE, sentence))
+        for path, sentence in task.operator.advise(arguments):
+            found.append(_node_at(task, path).fault(codes.ADVICE, sentence, severity="warning"))
     except Exception as error:  # noqa: BLE001 - a third party's check may raise anything
         if templates:
             return found  # a text where it expected a list: the worker sees the rendered value

@@ -148,28 +148,32 @@ class Null(Shape):
 class Duration(Shape):
     """A duration such as `90s`. Its value is the text, or seconds with `seconds`."""
 
-    __slots__ = ("seconds",)
+    __slots__ = ("positive", "seconds")
     words = "a duration such as `90s`, `5m`, `2h` or `1d`"
 
-    def __init__(self, *, template: bool = False, seconds: bool = False) -> None:
+    def __init__(self, *, template: bool = False, seconds: bool = False, positive: bool = False) -> None:
         super().__init__(template)
         self.seconds = seconds
+        self.positive = positive
 
     def problem(self, value: Any) -> Problem | None:
         if not isinstance(value, str):
             hint = f"Write `{value}s` for seconds." if type(value) in (int, float) else None
             return codes.BAD_DURATION, f"must be {self.words}, not {describe(value)}.", hint
         try:
-            parse_duration(value)
+            seconds = parse_duration(value)
         except ValueError as error:
             return codes.BAD_DURATION, f"is wrong: {error}.", None
+        if self.positive and seconds == 0:
+            return codes.BAD_DURATION, "must be longer than `0s`.", None
         return None
 
     def convert(self, value: Any) -> Any:
         return parse_duration(value) if self.seconds else value
 
     def json_schema(self) -> Schema:
-        return self.or_template({"type": "string", "pattern": r"^\d{1,9}(\.\d{1,9})?(ms|s|m|h|d)$"})
+        more = r"(?=.*[1-9])" if self.positive else ""
+        return self.or_template({"type": "string", "pattern": rf"^{more}\d{{1,9}}(\.\d{{1,9}})?(ms|s|m|h|d)$"})
 
 
 class Date(Shape):

@@ -42,6 +42,9 @@ _STATEMENT = re.compile(
 )
 
 
+_BRACES = re.compile(r"\{\{[-+]?(.*?)-?\}\}", re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A compiled template."""
@@ -67,6 +70,12 @@ class Template:
             raise TemplateError(f"{error.message} (in `{shorten(self.text)}`)", hint=error.hint) from None
         except (ValueError, ArithmeticError, RecursionError) as error:
             raise TemplateError(f"`{shorten(self.text)}` can't be rendered: {error}") from error
+
+
+def without_braces(text: str) -> str:
+    """An expression that `compile_expression` takes, without the `{{ }}` or `{{- -}}` that may stand round it."""
+    braces = _BRACES.fullmatch(text.strip())
+    return braces[1].strip() if braces is not None else text.strip()
 
 
 def is_template(text: str) -> bool:
