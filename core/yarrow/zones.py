@@ -21,7 +21,12 @@ def load_zone(name: str) -> ZoneInfo:
         raise ValueError(f"There is no time zone `{name}`.{_suggestion(name)}") from None
 
 
+def zone_names() -> list[str]:
+    """The names of all zones that this machine knows, sorted."""
+    return sorted(available_timezones() - _OF_THE_MACHINE)
+
+
 def _suggestion(name: str) -> str:
-    known = {zone.lower(): zone for zone in available_timezones() - _OF_THE_MACHINE}
+    known = {zone.lower(): zone for zone in zone_names()}
     close = difflib.get_close_matches(name.lower().replace(" ", "_"), known, n=1)
     return f" Did you mean `{known[close[0]]}`?" if close else " Use an IANA name such as `Europe/London` or `UTC`."

@@ -4,7 +4,7 @@ import base64
 import json
 import shlex
 import subprocess
-import time
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -135,11 +135,9 @@ def test_what_bash_prints_when_it_traces_is_masked() -> None:
     assert "secret" not in Masker([secret]).mask(traced)
 
 
-def test_long_logs_are_masked_quickly() -> None:
+def test_long_logs_are_masked_in_one_pass(calls: Callable[[Callable[[], object]], int]) -> None:
     masker = Masker([f"secret-value-{n}-{'x' * n}" for n in range(10)])
-    log = "2013-01-01 12:00:00 INFO scored 4096 rows of 27004 in 0.31 s; p99 7.9 us\n" * 15_000  # about 1 MB
+    log = "2013-01-01 12:00:00 INFO scored 4096 rows of 27004 in 0.31 s; p99 7.9 us\n"
 
-    begin = time.perf_counter()
-    masker.mask(log)
-
-    assert time.perf_counter() - begin < 2
+    assert masker.mask(log * 15_000) == log * 15_000
+    assert calls(lambda: masker.mask(log * 15_000)) == calls(lambda: masker.mask(log)) < 100

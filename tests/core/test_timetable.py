@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from yarrow.language.spec import ScheduleSpec
 from yarrow.timetable import Interval, Timetable, check_schedule, fire_times, preview
+
+Calls = Callable[[Callable[[], object]], int]
 
 NEW_YORK = "America/New_York"
 
@@ -149,21 +151,19 @@ def test_a_run_by_hand_has_the_interval_of_its_date_or_the_newest_complete_one(
         assert run.data_interval_start == newest.data_interval_start
 
 
-def test_the_newest_due_run_of_a_minute_schedule_of_decades_is_found_at_once() -> None:
+@pytest.mark.parametrize("month", range(1, 13))
+def test_the_newest_due_run_of_a_minute_schedule_of_decades_is_found_at_once(month: int, calls: Calls) -> None:
     minutely = timetable(utc(2000, 1, 1), cron="* * * * *", timezone=NEW_YORK)
-    begin = time.perf_counter()
-    for month in range(1, 13):
-        latest = minutely.latest_due(utc(2026, month, 1, 6, 0, ), None)  # fmt: skip
-        assert latest is not None
-        assert latest.run_after == utc(2026, month, 1, 6)
-    assert time.perf_counter() - begin < 1.0, "some ten times what it takes"
+    now = utc(2026, month, 1, 6)
+    latest = minutely.latest_due(now, None)
+    assert latest is not None
+    assert latest.run_after == now
+    assert calls(lambda: minutely.latest_due(now, None)) < 100_000, "there are 13 million minutes"
 
 
-def test_five_fire_times_take_about_a_millisecond() -> None:
-    begin = time.perf_counter()
-    for _ in range(100):
-        fire_times("30 2 * * mon-fri", NEW_YORK, utc(2026, 6, 1), 5)
-    assert (time.perf_counter() - begin) / 100 < 0.01, "some ten times what it takes"
+def test_five_fire_times_take_a_few_steps(calls: Calls) -> None:
+    five = calls(lambda: fire_times("30 2 * * mon-fri", NEW_YORK, utc(2026, 6, 1), 5))
+    assert five < 10_000
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,8 @@ class _Tasks:
             given = (node is not None and name in node.entries) or name in draft.node.entries
             if parameter.required and not given and f"Did you mean `{name}`?" not in hints:
                 mine.faults.append(_missing_parameter(draft, name))
-        if len(mine.faults) == before:
+        complete = all(name in values for name, parameter in declared.fields.items() if parameter.required)
+        if complete and len(mine.faults) == before:
             draft.arguments = values
 
 

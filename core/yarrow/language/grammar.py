@@ -10,7 +10,7 @@ from yarrow.language import codes
 from yarrow.language.containers import Field, ListOf, Record, Union
 from yarrow.language.faults import Fault
 from yarrow.language.nodes import MappingNode
-from yarrow.language.scalars import Boolean, Date, Duration, Enum, Null, Number, Text
+from yarrow.language.scalars import Boolean, CronText, Date, Duration, Enum, Null, Number, Text, ZoneText
 from yarrow.language.shape import INVALID, Findings, did_you_mean, note_connection, unknown_key
 
 TRIGGER_RULES: Final = (
@@ -47,7 +47,7 @@ _SEMANTICS: Final = Field(
     "at its logical date and covers no time.",
 )
 
-SCHEDULE_CRON: Final = Text(nonempty=True)
+SCHEDULE_CRON: Final = CronText(nonempty=True)
 SCHEDULE_MAPPINGS: Final[Mapping[str, Mapping[str, Field]]] = {
     "cron": {
         "cron": Field(SCHEDULE_CRON, required=True, doc="Five fields, or a preset such as `@daily`."),
@@ -140,7 +140,7 @@ DAG: Final[Mapping[str, Field]] = {
         doc="When runs are due: five cron fields, a preset such as `@daily`, `{cron:, semantics:}`, `{every: 15m}`, or "
         "null for runs by hand only.",
     ),
-    "timezone": Field(Text(nonempty=True), default="UTC", doc="The IANA time zone of the schedule and of dates."),
+    "timezone": Field(ZoneText(nonempty=True), default="UTC", doc="The IANA time zone of the schedule and of dates."),
     "dst": Field(Record(DST), doc="What to do when clocks are changed."),
     "start_date": Field(Date(), doc="The first logical date, ISO 8601; local time without an offset."),
     "end_date": Field(Date(), doc="The bound on logical dates, exclusive."),

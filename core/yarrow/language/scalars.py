@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from yarrow.cron import LONGEST_EXPRESSION, cron_pattern
 from yarrow.language import codes
 from yarrow.language.durations import parse_duration
 from yarrow.language.nodes import describe
 from yarrow.language.shape import Problem, Schema, Shape, did_you_mean
+from yarrow.zones import zone_names
 
 _DATE: Final = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:\d\d)?)?"
 
@@ -62,6 +64,24 @@ class Text(Shape):
         if self.pattern is not None:
             schema["pattern"] = f"^(?:{self.pattern.pattern})$"
         return self.or_template(schema) if self.pattern is not None else schema
+
+
+class CronText(Text):
+    """A cron expression or a preset. The schema tells as much as a pattern can; `yarrow.cron` reads it in earnest."""
+
+    __slots__ = ()
+
+    def json_schema(self) -> Schema:
+        return {"type": "string", "maxLength": LONGEST_EXPRESSION, "pattern": cron_pattern()}
+
+
+class ZoneText(Text):
+    """The name of a time zone. The schema lists them, so that an editor completes it."""
+
+    __slots__ = ()
+
+    def json_schema(self) -> Schema:
+        return {"enum": zone_names()}
 
 
 class Number(Shape):

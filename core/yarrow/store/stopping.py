@@ -80,7 +80,7 @@ def why_unservable(row: AnyRow, pools: Mapping[str, int], served: Collection[str
         known = ", ".join(sorted(pools)) or "none"
         return f"There is no pool {row.pool!r}; the pools are: {known}."
     if row.pool_slots > pools[row.pool]:
-        return f"It wants {row.pool_slots} slots, but the pool {row.pool!r} has {pools[row.pool]}."
+        return f"The pool {row.pool!r} has {pools[row.pool]} slots, fewer than the {row.pool_slots} that it takes."
     if is_unserved(row.queue, served):
         return f"No worker serves the queue {row.queue!r}."
     return None

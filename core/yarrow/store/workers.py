@@ -216,7 +216,7 @@ def _problems(
     for queue in queues:
         if queue.workers == 0 and queue.scheduled + queue.queued:
             waiting = queue.scheduled + queue.queued
-            problems.append(f"No worker serves the queue {queue.queue!r}, on which {waiting} tasks wait.")
+            problems.append(f"No worker serves the queue {queue.queue!r}; tasks that wait for one: {waiting}.")
     return problems
 
 

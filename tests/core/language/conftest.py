@@ -78,6 +78,13 @@ class Shell(Operator):
     command: str | list[str] = param(doc="The command.")
     env: dict[str, Json] = param(default={}, doc="Environment.")
 
+    @classmethod
+    def advise(cls, arguments: Mapping[str, Any]) -> Iterator[tuple[ArgumentPath, str]]:
+        if isinstance(arguments["command"], list):
+            for place, word in enumerate(arguments["command"]):
+                if isinstance(word, str) and word.startswith("sudo"):
+                    yield ("command", place), "Ask for less."
+
     def execute(self, context: Context) -> Json:
         raise NotImplementedError
 

@@ -8,7 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from yarrow.language import codes
+from yarrow.language.faults import MAX_FAULTS
 from yarrow.language.loader import LoadResult, load_text
+from yarrow.language.prove import Known
 
 Load = Callable[[str], LoadResult]
 
@@ -20,6 +22,7 @@ def case(name: str, text: str, code: str, line: int, column: int, message: str, 
 CASES = [
     # YAML
     case("unclosed quote", "tasks: 'x", codes.SYNTAX, 1, 8, "never closed"),
+    case("unclosed at the end", "tags: [\n", codes.SYNTAX, 2, 1, "`[` or `{` before it is not closed"),
     case("unclosed bracket", "tags: [a, b\nowner: me\n", codes.SYNTAX, 1, 7, "has no `]`"),
     case("bad indentation", "tasks:\n  a:\n    operator: nothing\n   retries: 2\n", codes.SYNTAX, 4, 4, "indentation"),
     case("too far in", "owner: me\n  tags: [a]\n", codes.SYNTAX, 2, 7, "indented too far"),
@@ -472,6 +475,15 @@ CASES = [
         "a → b → a",
     ),
     case(
+        "beside with, where the operator has a check",
+        "tasks: {a: {operator: choose, follow: [b]}}\n",
+        codes.UNKNOWN_KEY,
+        1,
+        31,
+        "`follow`",
+        "put it under `with`",
+    ),
+    case(
         "short id in another group",
         "tasks: {g: {tasks: {a: {operator: nothing}}}, b: {operator: nothing, depends_on: [a]}}\n",
         codes.UNKNOWN_TASK,
@@ -490,6 +502,9 @@ CASES = [
     case("cron and every", "schedule: {cron: '@daily', every: 5m}\n", codes.BAD_SCHEDULE, 1, 28, "not both"),
     case("neither", "schedule: {semantics: trigger}\n", codes.MISSING_KEY, 1, 11, "neither"),
     case("unknown zone", "timezone: Europe/Londn\n", codes.UNKNOWN_TIMEZONE, 1, 11, "Did you mean `Europe/London`?"),
+    case(
+        "zone of the machine", "timezone: localtime\n", codes.UNKNOWN_TIMEZONE, 1, 11, "`localtime`. Use an IANA name"
+    ),
     case("folder of zones", "timezone: Europe\n", codes.UNKNOWN_TIMEZONE, 1, 11, "no time zone `Europe`"),
     case(
         "end before start",
@@ -651,6 +666,23 @@ def test_all_faults_of_a_file_are_found_at_once(load: Load) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        "{operator: shell, with: {comand: '{{ xcom.gret }}'}}",
+        "{operator: shell, with: {command: ls, evn: {A: ['{{ xcom.gret }}']}}}",
+        "{operator: shlel, with: {command: '{{ xcom.gret }}'}}",
+        "{operator: shell, command: '{{ xcom.gret }}'}",
+    ],
+)
+def test_names_are_looked_up_where_a_key_or_the_operator_is_wrong(task: str, load: Load) -> None:
+    result = load(f"tasks:\n  greet: {{operator: stage}}\n  a: {task}\n")
+    assert [(fault.code, fault.hint) for fault in result.faults[1:]] == [
+        (codes.UNKNOWN_XCOM_TASK, "Did you mean `greet`?")
+    ]
+    assert result.faults[0].code in (codes.UNKNOWN_PARAMETER, codes.UNKNOWN_OPERATOR, codes.UNKNOWN_KEY)
+
+
 def test_when_names_only_what_the_scheduler_knows(load: Load) -> None:
     result = load(
         """\
@@ -692,6 +724,29 @@ def test_warnings_do_not_stop_a_dag(load: Load) -> None:
     assert [(fault.line, fault.code, fault.severity) for fault in result.faults] == [
         (1, codes.NO_EFFECT, "warning"),
         (2, codes.NO_EFFECT, "warning"),
+    ]
+    assert result.spec is not None
+
+
+def test_many_warnings_do_not_stop_a_dag_either() -> None:
+    tasks = "".join(f"  t{number}: {{operator: nothing, queue: nobody}}\n" for number in range(MAX_FAULTS + 50))
+    result = load_text(f"tasks:\n{tasks}", "x.yaml", known=Known(queues=["default"]))
+    assert result.spec is not None
+    assert len(result.faults) == MAX_FAULTS
+    result = load_text(f"tasks:\n{tasks}  bad: {{operator: nothing, depends_on: [t]}}\n", "x.yaml")
+    assert [fault.code for fault in result.faults] == [codes.UNKNOWN_TASK]
+
+
+def test_an_operator_advises(load: Load) -> None:
+    result = load(
+        """\
+        tasks:
+          a: {operator: shell, with: {command: ls}}
+          b: {operator: shell, with: {command: [ls, sudo ls], env: {}}}
+        """
+    )
+    assert [(fault.line, fault.column, fault.code, fault.severity) for fault in result.faults] == [
+        (3, 45, codes.ADVICE, "warning")
     ]
     assert result.spec is not None
 

@@ -248,6 +248,13 @@ def test_an_expression_parameter(load: Load) -> None:
     assert spec.tasks["b"].xcoms == ("a",)
 
 
+@pytest.mark.parametrize("when", ["params.n > 1", "{{ params.n > 1 }}", "{{- params.n > 1 -}}", " {{params.n > 1}} "])
+def test_when_may_have_braces(when: str, load: Load) -> None:
+    result = load(f"params: {{n: {{default: 1}}}}\ntasks: {{a: {{operator: nothing, when: '{when}'}}}}\n")
+    assert result.spec is not None
+    assert result.spec.tasks["a"].when == "params.n > 1"
+
+
 def test_values_within_values(load: Load) -> None:
     spec = spec_of(
         load("tasks: {a: {operator: stage, with: {pair: [1, b], plan: [{op: drop, columns: [x]}], rows: 3.0}}}")
@@ -393,6 +400,14 @@ def test_references_that_can_not_be_followed(folder: Folder, reference: str, mes
     assert [fault.code for fault in result.faults] == [codes.FILE_REFERENCE]
     assert message in result.faults[0].message
     assert (result.faults[0].line, result.faults[0].column) == (1, 9)
+
+
+def test_an_empty_fragment_is_a_fault_after_any_other_fault(load_in: LoadIn) -> None:
+    result = load_in({"a.yaml": "owner: me\nowner: me\ntasks: !file tasks.yaml\n", "tasks.yaml": ""})
+    assert [(Path(fault.file).name, fault.code) for fault in result.faults] == [
+        ("a.yaml", codes.DUPLICATE_KEY),
+        ("tasks.yaml", codes.EMPTY),
+    ]
 
 
 def test_a_binary_include_is_a_fault_of_that_file(load_in: LoadIn) -> None:

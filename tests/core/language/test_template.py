@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -298,7 +298,7 @@ def test_a_template_has_a_largest_size() -> None:
         compile_template("{{ ds }}" + "x" * MAX_TEMPLATE)
 
 
-def test_nothing_takes_long() -> None:
+def test_nothing_takes_long(ends: Callable[[Callable[[], object]], None]) -> None:
     size = 60_000
     texts = [
         "{{ds}}" * (size // 6),
@@ -312,11 +312,13 @@ def test_nothing_takes_long() -> None:
         "{{ [" + ", ".join(f"xcom.x{number}" for number in range(5000)) + "] }}",
         "{{ " + "'a' ~ " * (size // 6) + "1 }}",
     ]
-    for text in texts:
-        started = time.perf_counter()
-        with contextlib.suppress(TemplateError):
-            compile_template(text).render({"ds": "x", "xcom": {}})
-        assert time.perf_counter() - started < 2, text[:20]
+
+    def compile_all() -> None:
+        for text in texts:
+            with contextlib.suppress(TemplateError):
+                compile_template(text).render({"ds": "x", "xcom": {}})
+
+    ends(compile_all)
 
 
 @pytest.mark.parametrize(

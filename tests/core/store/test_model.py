@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    consumes,
     initialize,
     invariant,
     multiple,
@@ -112,8 +113,9 @@ class Lives(RuleBasedStateMachine):
         self.store.workers.set_pools({"default_pool": 2})
         self.claimed: set[str] = set()
         self.ended: dict[str, str] = {}
+        self.idle = True  # nothing happened since the last tick
 
-    @initialize(target=messages, tasks=st.integers(1, 2), tries=st.integers(1, 2))
+    @initialize(target=messages, tasks=st.integers(1, 2), tries=st.sampled_from([2, 2, 1]))
     def begin(self, tasks: int, tries: int) -> Any:
         found = [TaskSpec(f"t{number}", "bash", {}, retries=tries - 1, retry_delay=RETRY) for number in range(tasks)]
         spec = DagSpec("d", {one.task_id: one for one in found})
@@ -145,7 +147,7 @@ class Lives(RuleBasedStateMachine):
             decisions = Decisions(tuple(moves), over, min(waits, default=None))
             assert self.store.runs.apply(id, decisions, snapshot.record.change_seq)
 
-    @precondition(lambda self: self.states() & {*WAITING, TaskState.NONE})
+    @precondition(lambda self: self.states() != {TaskState.RUNNING})
     @rule(target=messages, crash=st.sampled_from(["no", "after publishing", "before publishing"]))
     def dispatch(self, crash: str) -> Any:
         return self.dispatch_all(crash)
@@ -160,24 +162,29 @@ class Lives(RuleBasedStateMachine):
             self.store.attempts.mark_published(rows, self.now + timedelta(seconds=DISPATCH))
         return multiple(*[(row.attempt_id, row.nonce) for row in rows])
 
-    @precondition(lambda self: self.claimed)
+    @precondition(lambda self: not self.idle)
     @rule(seconds=st.sampled_from(JUMPS), sweep=st.booleans())
     def tick(self, seconds: float, sweep: bool) -> None:
+        self.idle = True
         self.now += timedelta(seconds=seconds)
         if sweep:
             self.store.attempts.expire_leases(infra_budget=1)
             assert self.store.attempts.fail_unserved(3600) == 0
             self.remember_ends()
 
-    # The workers. A message is drawn any number of times, which is a duplicate, or never, which is a loss.
+    # The workers. A message may be drawn never, which is a loss, late, or any number of times.
 
-    @rule(target=claims, message=messages, worker=st.sampled_from(["w1", "w2"]))
-    def receive(self, message: tuple[str, str], worker: str) -> Any:
+    @rule(target=claims, message=messages, worker=st.sampled_from(["w1", "w2"]), twice=st.booleans())
+    def receive(self, message: tuple[str, str], worker: str, twice: bool) -> Any:
+        claims = self.deliver(message, worker)
+        return multiple(*claims, *(self.deliver(message, "w3") if twice else []))
+
+    def deliver(self, message: tuple[str, str], worker: str) -> list[Claim]:
         try:
             claimed = self.store.attempts.claim(*message, worker, LEASE)
         except Refused:
-            return multiple()
-        return self.started(Claim(claimed.attempt_id, claimed.nonce, worker))
+            return []
+        return [self.started(Claim(claimed.attempt_id, claimed.nonce, worker))]
 
     @precondition(lambda self: TaskState.QUEUED in self.states())
     @rule(target=claims, worker=st.sampled_from(["w1", "w2"]))
@@ -185,20 +192,29 @@ class Lives(RuleBasedStateMachine):
         claimed = self.store.attempts.next_for("default", worker, LEASE)
         return multiple() if claimed is None else self.started(Claim(claimed.attempt_id, claimed.nonce, worker))
 
-    @rule(target=claims, claim=claims, state=ENDS, more=st.booleans())
-    def finish(self, claim: Claim, state: str, more: bool) -> Any:
-        return self.report(claim, state, "default" if more else None)
+    @rule(
+        target=claims, claim=consumes(claims), state=ENDS, more=st.booleans(), wake=st.booleans(), again=st.booleans()
+    )
+    def finish(self, claim: Claim, state: str, more: bool, wake: bool, again: bool) -> Any:
+        """A report, which wakes the scheduler unless that message is lost, and which may come again."""
+        followers = self.report(claim, state, "default" if more else None)
+        if wake:
+            self.decide()
+        return multiple(*followers, *([claim] if again else []))
 
     @precondition(lambda self: TaskState.QUEUED in self.states())
-    @rule(target=claims, state=ENDS)
-    def work(self, state: str) -> Any:
+    @rule(target=claims, state=ENDS, wake=st.booleans())
+    def work(self, state: str, wake: bool) -> Any:
         """An attempt whose life is short; its claim stays in the bundle, so that it may report again."""
         claimed = self.store.attempts.next_for("default", "w1", LEASE)
         assert claimed is not None
         claim = self.started(Claim(claimed.attempt_id, claimed.nonce, "w1"))
         self.report(claim, state, None)
+        if wake:
+            self.decide()
         return claim
 
+    @precondition(lambda self: not self.idle)
     @rule(claim=claims, stop=st.sampled_from([False] * 5 + [True]))
     def beat(self, claim: Claim, stop: bool) -> None:
         """A heartbeat, in time or late; now and then somebody stops the task before."""
@@ -212,7 +228,7 @@ class Lives(RuleBasedStateMachine):
     def states(self) -> set[str]:
         return set(self.store.runs.task_state_counts([self.run])[self.run])
 
-    def report(self, claim: Claim, state: str, next_for: str | None) -> Any:
+    def report(self, claim: Claim, state: str, next_for: str | None) -> list[Claim]:
         report = Report(claim.attempt_id, state, xcom=claim.attempt_id, has_xcom=True)
         try:
             outcome = self.store.attempts.finish(
@@ -220,15 +236,17 @@ class Lives(RuleBasedStateMachine):
             )
         except Refused:
             assert self.ended[claim.attempt_id] != state
-            return multiple()
+            return []
         assert outcome.repeated == (claim.attempt_id in self.ended)
         self.remember_ends()
+        self.idle = False
         if outcome.next is None:
-            return multiple()
-        return self.started(Claim(outcome.next.attempt_id, outcome.next.nonce, claim.worker))
+            return []
+        return [self.started(Claim(outcome.next.attempt_id, outcome.next.nonce, claim.worker))]
 
     def started(self, claim: Claim) -> Claim:
         assert claim.attempt_id not in self.claimed, "I2: claimed twice"
+        self.idle = False
         self.claimed.add(claim.attempt_id)
         return claim
 
@@ -283,7 +301,7 @@ def test_the_rules_hold_whatever_happens(sqlite_template: Path) -> None:
     run_state_machine_as_test(
         Lives,
         settings=settings(
-            max_examples=70,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -25,7 +25,7 @@ def test_what_nothing_can_take_fails_after_the_timeout_with_the_reason(stage) ->
     found = {one.task_id: (one.state, one.reason) for one in stage.store.runs.task_instances(run.id)}
     assert found == {
         "no_pool": (FAILED, "There is no pool 'nope'; the pools are: default_pool, small. It waited for 1h."),
-        "no_slot": (FAILED, "It wants 1 slots, but the pool 'small' has 0. It waited for 1h."),
+        "no_slot": (FAILED, "The pool 'small' has 0 slots, fewer than the 1 that it takes. It waited for 1h."),
         "no_worker": (FAILED, "No worker serves the queue 'gpu'. It waited for 1h."),
         "fine": (SCHEDULED, None),
     }

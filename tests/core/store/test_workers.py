@@ -110,7 +110,7 @@ def test_health_names_every_problem(stage) -> None:
     health = stage.store.workers.health()
     assert health.problems == [
         "The broker: connection refused",
-        "No worker serves the queue 'gpu', on which 1 tasks wait.",
+        "No worker serves the queue 'gpu'; tasks that wait for one: 1.",
     ]
     assert health.queues == [
         QueueRecord("default", scheduled=0, queued=0, running=1, workers=1, slots=4),
