@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from yarrow.protocol import Assignment, Report
 from yarrow.retries import retry_delay
 from yarrow.secrets import masker_for
 from yarrow.states import AttemptState, RunState, TaskState
-from yarrow.timetable import Interval, Timetable
+from yarrow.timetable import Interval, Timetable, run_by_hand
 
 _INTERRUPTIONS = 3
 """How often a task may say that it was interrupted; here nobody does interrupt it."""
@@ -46,7 +47,7 @@ class Inline:
     `execution_timeout`, pools and queues do not count here.
 
     Args:
-        config: Where variables and connections are looked up, after the environment.
+        config: Where variables and connections are looked up, after the environment, and its `worker_python_path`.
         env: The environment.
         work: The folder for work folders, data sets and large XComs.
         clock: Tells the time.
@@ -79,7 +80,8 @@ class Inline:
             InvalidParams: The params do not fit.
             KeyboardInterrupt: The user asked for it; nothing of the run is left.
         """
-        return _Run(self, spec, logical_date, params or {}).to_the_end()
+        with _importable(self.config.worker_python_path):
+            return _Run(self, spec, logical_date, params or {}).to_the_end()
 
     def run_task(
         self,
@@ -113,7 +115,19 @@ class Inline:
             )
         alone = replace(spec, tasks={task_id: replace(task, upstream=(), when=None, retries=0)})
         following = spec.downstream[task_id]
-        return _Run(self, alone, logical_date, params or {}, xcoms or {}, {task_id: following}).to_the_end()
+        with _importable(self.config.worker_python_path):
+            return _Run(self, alone, logical_date, params or {}, xcoms or {}, {task_id: following}).to_the_end()
+
+
+@contextlib.contextmanager
+def _importable(folders: Sequence[str]) -> Iterator[None]:
+    """Lets modules be found in these folders first, as a worker does."""
+    before = list(sys.path)
+    sys.path[:0] = [folder for folder in folders if folder not in before]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 class _Run:
@@ -303,13 +317,11 @@ class _Run:
 
 def _interval(spec: DagSpec, logical_date: datetime | None, now: datetime) -> Interval:
     """The data interval of a logical date, as a run started by hand would have it; else the newest complete one."""
-    timetable = None
-    if spec.schedule is not None and spec.start_date is not None:
-        timetable = Timetable.of(spec.schedule, spec.start_date, spec.end_date)
     if logical_date is not None:
-        return timetable.by_hand(logical_date) if timetable else Interval.exact(logical_date.astimezone(UTC))
-    latest = timetable.latest_due(now, None) if timetable else None
-    return latest or Interval.exact(now)
+        return run_by_hand(spec.schedule, spec.start_date, spec.end_date, logical_date)
+    if spec.schedule is None or spec.start_date is None:
+        return Interval.exact(now)
+    return Timetable.of(spec.schedule, spec.start_date, spec.end_date).latest_due(now, None) or Interval.exact(now)
 
 
 @dataclass(frozen=True, slots=True)

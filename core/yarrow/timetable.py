@@ -17,6 +17,10 @@ from yarrow.zones import load_zone
 SEMANTICS = ("interval", "trigger")
 
 
+NO_START = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where the schedule of a DAG without a start date begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """One run of a schedule. Instants are aware UTC."""
@@ -160,6 +164,15 @@ class Timetable:
         ended = self._fires.latest(now)  # the end of the newest complete interval
         begun = self._fires.latest(min(ended, self._end) - TICK) if ended else None
         return Interval.between(begun, next(self._fires.after(begun))) if begun else None
+
+
+def run_by_hand(
+    schedule: ScheduleSpec | None, start: datetime | None, end: datetime | None, logical_date: datetime
+) -> Interval:
+    """The run that somebody starts for a logical date, as `Timetable.by_hand`; without a schedule it covers no time."""
+    if schedule is None or (schedule.cron == "@once" and start is None):
+        return Interval.exact(_instant(logical_date, "logical date"))
+    return Timetable.of(schedule, start or NO_START, end).by_hand(logical_date)
 
 
 @dataclass(frozen=True, slots=True)

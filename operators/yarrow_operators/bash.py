@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,6 +57,12 @@ class Bash(Operator):
     skip_on_exit_code: int | None = param(
         default=99, minimum=1, maximum=255, doc="The exit code that says: there was nothing to do, skip this task."
     )
+
+    @classmethod
+    def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> Iterator[tuple[ArgumentPath, str]]:
+        """A list without a program."""
+        if arguments["command"] == []:
+            yield ("command",), "`command` is an empty list: give a program and its arguments."
 
     @classmethod
     def advise(cls, arguments: Mapping[str, Any]) -> Iterator[tuple[ArgumentPath, str]]:

@@ -6,12 +6,14 @@ import base64
 import codecs
 import json
 import re
-from typing import TYPE_CHECKING, Literal, TypedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from urllib.parse import urlencode
 
 from yarrow import Context, Fail, Operator, YarrowError, param
 from yarrow.connections import Connection
 from yarrow.jsontypes import Json
+from yarrow.operator import ArgumentPath
 from yarrow.version import __version__
 
 if TYPE_CHECKING:
@@ -61,9 +63,24 @@ class Http(Operator):
         headers: dict[str, str]
         body: Json
 
+    @classmethod
+    def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> Iterator[tuple[ArgumentPath, str]]:
+        """Two addresses or none, two bodies, a path that nothing is before."""
+        given = {name for name in ("url", "conn_id", "path", "json", "data") if arguments.get(name) is not None}
+        if not {"url", "conn_id"} & given:
+            yield (), "Give either `url` or `conn_id`."
+        elif {"url", "conn_id"} <= given:
+            yield ("url",), "Give either `url` or `conn_id`; what follows the connection's URI is its `path`."
+        elif {"url", "path"} <= given and arguments["path"]:
+            yield ("path",), "`path` follows the URI of a connection; `url` is the whole address."
+        if {"json", "data"} <= given:
+            yield ("data",), "Give either `json` or `data`."
+
     def execute(self, context: Context) -> Outputs:
         import urllib3
 
+        for _, problem in self.check(vars(self), ()):
+            raise Fail(problem)
         url, headers, body = self._request(context)
         shown = re.sub(r"//[^/]*@", "//", url.partition("?")[0])  # without what may be secret
         pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=self.timeout, read=self.timeout))
@@ -96,10 +113,6 @@ class Http(Operator):
         }
 
     def _request(self, context: Context) -> tuple[str, dict[str, str], bytes | None]:
-        if (self.url is None) == (self.conn_id is None):
-            raise Fail("Give either `url` or `conn_id`.")
-        if self.json is not None and self.data is not None:
-            raise Fail("Give either `json` or `data`.")
         headers = {"User-Agent": f"yarrow/{__version__}"}
         if self.conn_id is not None:
             connection = context.connection(self.conn_id)

@@ -63,7 +63,9 @@ class Sql(Operator):
 
     @classmethod
     def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> Iterator[tuple[ArgumentPath, str]]:
-        """`source` and `inputs` are views in DuckDB, which another database can't see."""
+        """`source` and `inputs` are views in DuckDB, which another database can't see; and a query without a word."""
+        if not arguments["query"].strip():
+            yield ("query",), "The query is empty."
         if arguments.get("conn_id") is not None:
             for name in ("source", "read_options", "inputs"):
                 if arguments.get(name):

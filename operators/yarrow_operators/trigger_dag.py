@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from yarrow import Context, Fail, Operator, param
 from yarrow.jsontypes import Json
+from yarrow.operator import ArgumentPath
+
+_DATE_HINT = "Write 2013-01-01T00:00:00+00:00."
 
 
 class TriggerDag(Operator):
@@ -27,6 +31,13 @@ class TriggerDag(Operator):
         dag_id: str
         run_id: str
 
+    @classmethod
+    def check(cls, arguments: Mapping[str, Any], downstream: Sequence[str]) -> Iterator[tuple[ArgumentPath, str]]:
+        """A date that is none."""
+        date = arguments.get("logical_date")
+        if isinstance(date, str) and _read_date(date) is None:
+            yield ("logical_date",), f"`logical_date` is not a date: {date!r}. {_DATE_HINT}"
+
     def execute(self, context: Context) -> Outputs:
         run_id = context.trigger_dag(self.dag_id, params=self.params, logical_date=self._logical_date())
         context.log.info("Run %s of DAG %s.", run_id, self.dag_id)
@@ -35,10 +46,15 @@ class TriggerDag(Operator):
     def _logical_date(self) -> datetime | None:
         if self.logical_date is None:
             return None
-        try:
-            date = datetime.fromisoformat(self.logical_date)
-        except ValueError as error:
-            raise Fail(
-                f"`logical_date` is not a date: {self.logical_date!r}.", hint="Write 2013-01-01T00:00:00+00:00."
-            ) from error
-        return date if date.tzinfo else date.replace(tzinfo=UTC)
+        date = _read_date(self.logical_date)
+        if date is None:
+            raise Fail(f"`logical_date` is not a date: {self.logical_date!r}.", hint=_DATE_HINT)
+        return date
+
+
+def _read_date(text: str) -> datetime | None:
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from yarrow.errors import StoreError
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
 from yarrow.store import Store
 from yarrow.store.records import DagRecord
-from yarrow.timetable import Interval, Timetable
+from yarrow.timetable import NO_START, Interval, Timetable
 
 _DUE_AT_ONCE = 500  # DAGs in one pass; the rest follows in the next one
 _RUNS_AT_ONCE = 50  # runs of one DAG in one pass
 _BLOCKED = timedelta(seconds=1)  # until a DAG with all its runs active is looked at again, should no run of it end
 _BROKEN = timedelta(seconds=60)  # until a DAG whose schedule can't be worked out is looked at again
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _log = logging.getLogger(__name__)
 
@@ -137,7 +136,7 @@ def timetable_of(spec: DagSpec, dag: DagRecord) -> Timetable:
     """The timetable of a DAG that has a schedule. Without a start date it has no beginning; `@once` is now, then."""
     assert spec.schedule is not None
     once = spec.schedule.cron == "@once"
-    return Timetable.of(spec.schedule, spec.start_date or (dag.created_at if once else _EPOCH), spec.end_date)
+    return Timetable.of(spec.schedule, spec.start_date or (dag.created_at if once else NO_START), spec.end_date)
 
 
 def _latest(timetable: Timetable, dag: DagRecord, now: datetime) -> Interval | None:

@@ -233,6 +233,19 @@ def test_a_frozen_clock() -> None:
 # One task.
 
 
+def test_callables_are_found_where_a_worker_finds_them(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "my_features.py").write_text("def build():\n    return 7\n")
+    spec = load_dag("tasks:\n  a: {operator: python, with: {callable: 'my_features:build'}}\n")
+    config = Config(worker_python_path=(str(tmp_path / "lib"),))
+    before = list(sys.path)
+    inline = Inline(work=tmp_path, config=config, echo=False)
+    assert inline.run(spec).tasks["a"].xcom == 7
+    del sys.modules["my_features"]
+    assert inline.run_task(spec, "a").tasks["a"].xcom == 7
+    assert sys.path == before
+
+
 def test_one_task_runs_alone(tmp_path: Path) -> None:
     inline = Inline(work=tmp_path, echo=False)
     result = inline.run_task(load_dag(ETL), "load", xcoms={"extract": {"rows": 2, "day": "today"}})

@@ -212,6 +212,7 @@ def test_an_interruption_stops_the_reading(context: Any, base: str) -> None:
         (Http(), "either `url` or `conn_id`"),
         (Http(url="http://h", conn_id="c"), "either `url` or `conn_id`"),
         (Http(url="http://h", json={}, data="x"), "either `json` or `data`"),
+        (Http(url="http://h", path="/x"), "`url` is the whole address"),
         (Http(url="http://[::1/"), "is not a URL"),
         (Http(url="http:///x"), "is not a URL"),
     ],

@@ -3,6 +3,9 @@
 import sqlite3
 from pathlib import Path
 
+import pytest
+
+from yarrow.language import codes
 from yarrow.language.loader import load_text
 from yarrow.testing import run_dag
 
@@ -87,3 +90,29 @@ def test_what_can_be_known_before_is_a_fault_of_the_file() -> None:
         "xcom.total ==",
     ):
         assert expected in text, text
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("{operator: http}", "either `url` or `conn_id`"),
+        ("{operator: http, with: {url: 'http://h', conn_id: c}}", "either `url` or `conn_id`"),
+        ("{operator: http, with: {url: 'http://h', path: /x}}", "`url` is the whole address"),
+        ("{operator: http, with: {url: 'http://h', json: 1, data: x}}", "either `json` or `data`"),
+        ("{operator: bash, with: {command: []}}", "an empty list"),
+        ("{operator: trigger_dag, with: {dag_id: x, logical_date: soon}}", "not a date: 'soon'"),
+        ("{operator: sql, with: {query: ' '}}", "The query is empty"),
+    ],
+)
+def test_what_the_types_of_parameters_do_not_say_is_told_when_the_file_is_loaded(task: str, message: str) -> None:
+    result = load_text(f"tasks: {{a: {task}}}", "x.yaml")
+    assert [fault.code for fault in result.faults] == [codes.BAD_VALUE]
+    assert message in result.faults[0].message
+
+
+def test_a_template_in_the_text_of_a_command_is_a_warning() -> None:
+    task = "{operator: bash, with: {command: 'echo {{ params.who }}'}}"
+    result = load_text(f"params: {{who: {{default: me}}}}\ntasks: {{a: {task}}}", "x.yaml")
+    assert [(fault.code, fault.severity) for fault in result.faults] == [(codes.ADVICE, "warning")]
+    assert '`env: {WHO: ...}` and write `"$WHO"`' in result.faults[0].message
+    assert result.spec is not None

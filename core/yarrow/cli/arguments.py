@@ -20,11 +20,6 @@ def moment(text: str) -> datetime:
         raise click.BadParameter(f"{text!r} is not a date or a moment such as {example}") from None
 
 
-def instant(text: str) -> datetime:
-    """A moment as aware UTC; without an offset it is UTC already."""
-    return as_utc(moment(text), UTC)
-
-
 def as_utc(moment: datetime, zone: tzinfo) -> datetime:
     """A moment as aware UTC; a naive one is a local time of the zone."""
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)

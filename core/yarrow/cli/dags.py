@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from yarrow.cli.access import open_store, wake_scheduler, who
-from yarrow.cli.arguments import instant, json_object
+from yarrow.cli.arguments import as_utc, json_object, moment
 from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.config import load_config
 from yarrow.errors import NotFound
 from yarrow.jsontypes import Json
+from yarrow.zones import load_zone
 
 if TYPE_CHECKING:
     from yarrow.store import Store
@@ -157,7 +158,9 @@ def lint(paths: tuple[Path, ...], as_json: bool) -> None:
 @dags.command()
 @click.argument("dag_id")
 @click.option("--params", type=json_object, metavar="JSON", help="The params of the run, as a JSON object.")
-@click.option("--logical-date", type=instant, metavar="ISO", help="The logical date of the run.")
+@click.option(
+    "--logical-date", type=moment, metavar="ISO", help="Of the run; without an offset in the time zone of the DAG."
+)
 @click.option("--run-id", help="The run's id, if it is not to be made up.")
 @click.option("--wait", is_flag=True, help="Watch the run, and exit with 1 if it fails.")
 @json_option
@@ -172,6 +175,8 @@ def trigger(
     """Start a run of a DAG by hand."""
     config = load_config()
     with open_store(config) as store:
+        if logical_date is not None:
+            logical_date = as_utc(logical_date, load_zone(store.catalog.spec(dag_id).timezone))
         run = store.runs.trigger(dag_id, params=params or {}, logical_date=logical_date, run_id=run_id, who=who())
         wake_scheduler(config)
         if as_json and not wait:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from yarrow.cli.arguments import instant, json_object
+from yarrow.cli.arguments import as_utc, json_object, moment
 from yarrow.cli.output import duration_text, json_option, print_json, print_table
 from yarrow.config import load_config
 from yarrow.dag_result import DagResult, Event, Moved, TaskResult
@@ -20,12 +20,16 @@ from yarrow.inline import Inline
 from yarrow.jsontypes import Json
 from yarrow.states import FAILED_TASK_STATES, TaskState
 from yarrow.testing import load_dag
+from yarrow.zones import load_zone
 
 COLOURS = {TaskState.SUCCESS: "green", TaskState.FAILED: "red", TaskState.UP_FOR_RETRY: "yellow"}
 
 _file = click.argument("dag_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 _logical_date = click.option(
-    "--logical-date", type=instant, metavar="ISO", help="Default: that of the newest complete data interval, else now."
+    "--logical-date",
+    type=moment,
+    metavar="ISO",
+    help="Without an offset in the time zone of the DAG. Default: that of the newest complete data interval, else now.",
 )
 _params = click.option("--params", type=json_object, metavar="JSON", help="Params of the run, as a JSON object.")
 _xcoms = click.option(
@@ -93,6 +97,8 @@ def _test(
     as_json: bool,
 ) -> None:
     spec = load_dag(dag_file)
+    if logical_date is not None:
+        logical_date = as_utc(logical_date, load_zone(spec.timezone))
     timing = _Timing(quiet=as_json)
     with _folder(work) as folder:
         inline = Inline(

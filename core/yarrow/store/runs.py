@@ -23,7 +23,7 @@ from yarrow.store.rows import columns_of
 from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, dag, dag_run, event, task_instance
 from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, run_event
-from yarrow.timetable import Timetable
+from yarrow.timetable import run_by_hand
 
 _RUN = select(*columns_of(RunRecord, dag_run))
 _TASK_INSTANCE = select(*columns_of(TaskInstanceRecord, task_instance, dag_run, attempt)).select_from(
@@ -110,9 +110,16 @@ class Runs:
             return self._specs.get(connection, dag_id, record.version)
 
         spec = self._database.read(newest)
-        start, end = data_interval(spec, date)
+        interval = run_by_hand(spec.schedule, spec.start_date, spec.end_date, date)
         row = _run_row(
-            spec, spec.version, name, run_type, (date, start, end, at), run_params(spec, params or {}), who, at
+            spec,
+            spec.version,
+            name,
+            run_type,
+            (date, interval.data_interval_start, interval.data_interval_end, at),
+            run_params(spec, params or {}),
+            who,
+            at,
         )
 
         def work(connection: Connection) -> RunRecord:
@@ -304,26 +311,6 @@ class Runs:
     def _task_instances(self, query: Select[Any]) -> builtins.list[TaskInstanceRecord]:
         ordered = query.order_by(task_instance.c.id)
         return self._database.read(lambda connection: [TaskInstanceRecord(*row) for row in connection.execute(ordered)])
-
-
-def data_interval(spec: DagSpec, logical_date: datetime) -> tuple[datetime, datetime]:
-    """The data interval of a run by hand: of that logical date when the schedule has it, else the latest complete one.
-
-    A DAG without a schedule, or one whose schedule has not begun by then, has the empty interval at the logical date.
-    """
-    if spec.schedule is None or spec.start_date is None:
-        return logical_date, logical_date
-    timetable = Timetable.of(spec.schedule, spec.start_date, spec.end_date)
-    ahead = timetable.next_interval(logical_date - _INSTANT)
-    if ahead is not None and ahead.logical_date == logical_date:
-        return ahead.data_interval_start, ahead.data_interval_end
-    complete = timetable.latest_due(logical_date, None)
-    if complete is None:
-        return logical_date, logical_date
-    return complete.data_interval_start, complete.data_interval_end
-
-
-_INSTANT = datetime.resolution
 
 
 def _run_row(

@@ -49,6 +49,15 @@ def test_a_run_that_fails(yarrow: Yarrow, dag_file: Path) -> None:
     assert ": failed" in answer.stdout.splitlines()[-1]
 
 
+def test_a_date_without_an_offset_is_one_of_the_dags_time_zone(yarrow: Yarrow, dag_file: Path) -> None:
+    dag_file.write_text("timezone: America/New_York\n" + TEXT)
+    answer = yarrow("dags", "test", dag_file, "--logical-date", "2026-01-05")
+    assert "Hello world on 2026-01-05\n" in answer.stdout
+    assert "hello for 2026-01-05 05:00:00 UTC: success" in answer.stdout
+    answer = yarrow("dags", "test", dag_file, "--logical-date", "2026-01-05T00:00Z")
+    assert "Hello world on 2026-01-04\n" in answer.stdout
+
+
 def test_json(yarrow: Yarrow, dag_file: Path) -> None:
     result = yarrow("dags", "test", dag_file, "--logical-date", "2026-01-05", "--json").json()
     assert (result["state"], result["params"]) == ("success", {"who": "world"})

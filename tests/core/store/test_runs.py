@@ -104,6 +104,12 @@ def test_a_manual_run_gets_a_data_interval(stage, date, start, end) -> None:
     assert (run.data_interval_start, run.data_interval_end) == (start, end)
 
 
+def test_a_manual_run_of_a_schedule_without_a_start_date_gets_the_latest_interval(stage) -> None:
+    stage.publish(stage.dag(schedule=ScheduleSpec(cron="@monthly")))
+    run = stage.store.runs.trigger("d", who="ann", logical_date=FEBRUARY + timedelta(days=3))
+    assert (run.data_interval_start, run.data_interval_end) == (JANUARY, FEBRUARY)
+
+
 def test_runs_start_oldest_first_within_max_active_runs(stage) -> None:
     one, two = stage.dag("one", max_active_runs=1), stage.dag("two", max_active_runs=2)
     stage.publish(one, two)
