@@ -142,7 +142,10 @@ def lint(paths: tuple[Path, ...], as_json: bool) -> None:
     """Check DAG files, and folders of them. Exits with 1 if there is a fault."""
     from yarrow.language.lint import lint_paths  # the whole language, which no other command of this group needs
 
-    faults = lint_paths(paths)
+    config = load_config()
+    folder = config.dags_folder.resolve()
+    inside = all(path.resolve().is_relative_to(folder) for path in paths)
+    faults = lint_paths(paths, root=folder if inside else None, known_queues=config.queues, known_pools=config.pools)
     if as_json:
         print_json([fault.to_json() for fault in faults])
     elif faults:

@@ -114,8 +114,8 @@ def _check_deployment(task: TaskDraft, known: Known, faults: list[Fault]) -> Non
         if names is None or value is None or value in names:
             continue
         place = task.node.entries.get(key, task.key)
-        message = f"No {key} `{value}` is configured: nothing would run the task `{task.task_id}`."
-        hint = f"There are: {', '.join(sorted(names))}." if names else None
+        message = f"The {key} `{value}` of the task `{task.task_id}` is not configured."
+        hint = f"There are: {', '.join(sorted(names))}. Others go under `{key}s:` in yarrow.yaml."
         faults.append(place.fault(code, message, hint, severity="warning"))
 
 

@@ -143,6 +143,14 @@ def test_lint(yarrow: Yarrow, tmp_path: Path) -> None:
     assert yarrow("dags", "lint", tmp_path / "nowhere").exit_code == 2
 
 
+def test_lint_warns_of_a_queue_that_is_not_configured(yarrow: Yarrow, tmp_path: Path) -> None:
+    file = tmp_path / "gpu.yaml"
+    file.write_text("tasks: {a: {operator: empty, queue: gpu}}\n")
+    answer = yarrow("dags", "lint", file)
+    assert answer.exit_code == 0
+    assert "warning YRW090: The queue `gpu` of the task `a` is not configured. There are: default" in answer.stdout
+
+
 def test_schema(yarrow: Yarrow) -> None:
     schema = yarrow("schema").json()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
