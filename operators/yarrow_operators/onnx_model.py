@@ -47,6 +47,7 @@ class OnnxModel:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+        onnxruntime.disable_telemetry_events()  # an operator tells nobody what it does
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

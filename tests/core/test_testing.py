@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from yarrow import Context, Fail, Interrupted, Operator, Skip, param
+from yarrow.config import Config
 from yarrow.dag_result import Event, Moved, Printed, Progressed
 from yarrow.errors import InvalidParams, NotFound, UsageError
 from yarrow.inline import Inline
@@ -216,6 +217,10 @@ def test_faults_of_the_file_are_told(tmp_path: Path) -> None:
         run_dag(tmp_path / "gone.yaml")
 
 
+def test_a_text_needs_no_dag_id() -> None:
+    assert run_dag("tasks: {a: {operator: empty}}").dag_id == "text"
+
+
 def test_a_file_is_run(tmp_path: Path) -> None:
     path = tmp_path / "etl.yaml"
     path.write_text(ETL)
@@ -236,7 +241,7 @@ def test_a_frozen_clock() -> None:
 def test_callables_are_found_where_a_worker_finds_them(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "my_features.py").write_text("def build():\n    return 7\n")
-    spec = load_dag("tasks:\n  a: {operator: python, with: {callable: 'my_features:build'}}\n")
+    spec = load_dag("tasks: {a: {operator: python, with: {callable: 'my_features:build'}}}")
     config = Config(worker_python_path=(str(tmp_path / "lib"),))
     before = list(sys.path)
     inline = Inline(work=tmp_path, config=config, echo=False)

@@ -80,5 +80,9 @@ PARAM_WITHOUT_DEFAULT = _code("YRW072", "A DAG with a schedule needs a default f
 
 # Across files, and against a deployment.
 DUPLICATE_DAG_ID = _code("YRW080", "Two files have the same dag_id.")
-UNKNOWN_QUEUE = _code("YRW090", "No such queue is configured; the task runs only if a worker serves it all the same (warning).")
-UNKNOWN_POOL = _code("YRW091", "No such pool is configured: the task would wait, and fail after `queued_timeout` (warning).")
+UNKNOWN_QUEUE = _code(
+    "YRW090", "No such queue is configured; the task runs only if a worker serves it all the same (warning)."
+)
+UNKNOWN_POOL = _code(
+    "YRW091", "No such pool is configured: the task would wait, and fail after `queued_timeout` (warning)."
+)

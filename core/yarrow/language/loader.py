@@ -103,7 +103,7 @@ def _dag_id(tree: MappingNode, source: Source, found: Findings) -> tuple[str | N
         quiet = Findings()
         value = DAG_ID_TEXT.check(given, quiet)
         return (value if not quiet.faults and isinstance(value, str) else None), (given.line, given.column)
-    stem = Path(source.file).stem
+    stem = Path(source.file).stem.strip("<>")  # a text that is no file is called `<text>`
     if DAG_ID_TEXT.problem(stem) is not None:
         message = f"The name of the file, {describe(stem)}, can't be a dag_id."
         found.faults.append(source.fault((1, 1), codes.BAD_ID, message, f"Add `dag_id:`; it {ID_RULE}."))
