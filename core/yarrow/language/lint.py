@@ -10,7 +10,7 @@ from yarrow.language import codes
 from yarrow.language.faults import Fault
 from yarrow.language.files import dag_files, is_yaml, shown_path
 from yarrow.language.loader import LoadResult, load_file
-from yarrow.language.prove import Known, duplicates
+from yarrow.language.prove import Known
 
 
 def lint_paths(
@@ -41,8 +41,23 @@ def lint_paths(
     kept = [result for real, (result, _) in results.items() if real not in fragments]
     for result in kept:
         faults.extend(result.faults)
-    faults.extend(duplicates(kept))
+    faults.extend(_duplicates(kept))
     return sorted(set(faults))
+
+
+def _duplicates(results: Iterable[LoadResult]) -> list[Fault]:
+    """Returns a fault for each file whose dag_id another file has already, the first by name being in the right."""
+    first: dict[str, LoadResult] = {}
+    faults: list[Fault] = []
+    for result in sorted(results, key=lambda result: result.file):
+        if result.dag_id is None:
+            continue
+        holder = first.setdefault(result.dag_id, result)
+        if holder is not result:
+            message = f"The dag_id `{result.dag_id}` is used by two files: {holder.file} and {result.file}."
+            hint = "Give one of them another `dag_id`."
+            faults.append(Fault(result.file, *result.dag_id_place, codes.DUPLICATE_DAG_ID, message, hint))
+    return faults
 
 
 def _files(path: Path, root: Path | None, faults: list[Fault]) -> list[tuple[Path, Path]]:

@@ -1,10 +1,10 @@
-"""Proves what needs the whole DAG, its graph, references and schedule, and compiles it; and what needs the folder."""
+"""Proves what needs the whole DAG, its graph, references and schedule, and compiles it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from yarrow.jsontypes import Json
 from yarrow.language import codes
@@ -16,9 +16,6 @@ from yarrow.language.schedules import prove_timing
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import without_braces
 from yarrow.language.wiring import Wiring
-
-if TYPE_CHECKING:
-    from yarrow.language.loader import LoadResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +60,6 @@ def prove_dag(draft: DagDraft, dag_id: str, known: Known, faults: list[Fault]) -
         params=draft.params,
         groups={group.group_id: group.doc_md for group in draft.groups.values()},
     )
-
-
-def prove_folder(results: Iterable[LoadResult]) -> list[Fault]:
-    """Finds what is wrong between the files of one DAG folder; those that others include are passed over."""
-    results = list(results)
-    fragments = {path for result in results for path in result.included}
-    return duplicates(result for result in results if result.path not in fragments)
-
-
-def duplicates(results: Iterable[LoadResult]) -> list[Fault]:
-    """Returns a fault for each file whose dag_id another file has already, the first by name being in the right."""
-    first: dict[str, LoadResult] = {}
-    faults: list[Fault] = []
-    for result in sorted(results, key=lambda result: result.file):
-        if result.dag_id is None:
-            continue
-        holder = first.setdefault(result.dag_id, result)
-        if holder is not result:
-            message = f"The dag_id `{result.dag_id}` is used by two files: {holder.file} and {result.file}."
-            hint = "Give one of them another `dag_id`."
-            faults.append(Fault(result.file, *result.dag_id_place, codes.DUPLICATE_DAG_ID, message, hint))
-    return faults
 
 
 def _task_spec(draft: TaskDraft, named: Named, upstream: Sequence[str]) -> TaskSpec:

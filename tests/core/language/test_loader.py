@@ -13,8 +13,9 @@ import pytest
 
 from yarrow import Context, Operator, registry
 from yarrow.language import codes
+from yarrow.language.lint import lint_paths
 from yarrow.language.loader import LoadResult, load_file, load_text
-from yarrow.language.prove import Known, prove_folder
+from yarrow.language.prove import Known
 from yarrow.language.spec import DagSpec, ScheduleSpec
 from yarrow.operator import ArgumentPath
 
@@ -458,8 +459,7 @@ def test_two_files_with_one_dag_id(folder: Folder) -> None:
             "d.yaml": "a: {operator: nothing}",
         }
     )
-    results = [load_file(root / name, root) for name in ("b.yaml", "a.yaml", "c.yaml", "d.yaml")]
-    faults = prove_folder(results)
+    faults = lint_paths(root / name for name in ("b.yaml", "a.yaml", "c.yaml", "d.yaml"))
     assert [(Path(fault.file).name, fault.line, fault.column, fault.code) for fault in faults] == [
         ("b.yaml", 2, 9, codes.DUPLICATE_DAG_ID)
     ]
