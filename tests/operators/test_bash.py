@@ -27,7 +27,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it ends between opening and reading
         return False
     return state != "Z"
 
