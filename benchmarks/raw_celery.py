@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import redis
@@ -40,20 +41,22 @@ def tasks_per_second(broker_url: str, *, concurrency: int, count: int = 2000) ->
     try:
         app = make_bench_app(broker_url)
         client = redis.Redis.from_url(broker_url)
-        _run(app, client, "warm", 50)
-        return count / _run(app, client, "measured", count)
+        _run(app, client, 50)  # until its pool is warm
+        return count / _run(app, client, count)
     finally:
         worker.terminate()
         worker.wait(timeout=30)
 
 
-def _run(app: Celery, client: redis.Redis, key: str, count: int) -> float:
+def _run(app: Celery, client: redis.Redis, count: int) -> float:
+    """Seconds from the first message until the last task has been executed, which sets a key of this run alone."""
+    key = f"bench-mark-{uuid.uuid4().hex}"
     started = time.monotonic()
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
         for _ in range(count):
             app.tasks["bench.noop"].apply_async(producer=producer, queue=QUEUE)
         app.tasks["bench.mark"].apply_async((key,), producer=producer, queue=QUEUE)
-    while not client.get(key):
+    while not client.delete(key):
         if time.monotonic() - started > 120:
             raise RuntimeError("the plain Celery worker did not finish its tasks")
         time.sleep(0.002)
