@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from celery import Celery
 from kombu.entity import Queue
 
-TASK = "yarrow.attempt"
+from yarrow_executor.transport import Connection
+
 ANY = "any"
 """The queue of wake-ups for DAG queues that no worker serves by name."""
 
@@ -67,4 +68,5 @@ def make_app(broker_url: str, queues: Iterable[str] = ()) -> Celery:
         worker_redirect_stdouts=False,
         worker_lost_wait=0.1,  # the minder reports a lost child; Celery's own verdict only frees the slot
     )
+    app.amqp.Connection = Connection
     return app

@@ -115,6 +115,8 @@ class Child:
             raise Stopped
 
     def _leave(self) -> NoReturn:
+        # Once this process is gone, nobody could tell which orphans were its own. The minder has been polite already.
+        leftovers.kill_all(leftovers.descendants(self.pid))
         os._exit(EXIT_STOPPED)
 
     def _attach_output(self) -> None:

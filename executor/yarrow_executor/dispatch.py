@@ -65,7 +65,8 @@ class CeleryExecutor:
         return self._producer
 
     def _send(self, producer: Producer, wakeup: Wakeup) -> None:
-        from yarrow_executor.app import TASK, queue_name
+        from yarrow_executor.app import queue_name
+        from yarrow_executor.transport import TASK
 
         task_id = uuid.uuid4().hex
         message = self._app.amqp.as_task_v2(task_id, TASK, args=(wakeup.attempt_id, wakeup.token), ignore_result=True)

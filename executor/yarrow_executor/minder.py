@@ -216,8 +216,13 @@ class Minder:
             self._conclude(stopping.occupant, stopping.state, stopping.reason)
         elif occupant.state == SlotState.RUNNING:
             self._conclude(occupant, AttemptState.FAILED, how_it_died(exitcode))
-        elif attempt_id not in (envelope.report.attempt_id for envelope in self._spool.pending()):
-            self._conclude(occupant, AttemptState.LOST, f"its worker process {how_it_died(exitcode)}, outside the task")
+        else:
+            self._conclude_unreported(occupant, f"its worker process {how_it_died(exitcode)}, outside the task")
+
+    def _conclude_unreported(self, occupant: Occupant, reason: str) -> None:
+        """The child died between claim and execution, or while it reported: a report that came through stands."""
+        if all(envelope.report.attempt_id != occupant.attempt_id for envelope in self._spool.pending()):
+            self._conclude(occupant, AttemptState.LOST, reason)
 
     def _conclude(self, occupant: Occupant, state: AttemptState, reason: str) -> None:
         for source in self._of(occupant.slot):
@@ -322,10 +327,13 @@ class Minder:
                     self._conclude(stopping.occupant, stopping.state, stopping.reason)
                 elif occupant.state == SlotState.RUNNING:
                     self._conclude(occupant, AttemptState.LOST, "the worker was killed")
+                elif occupant.state != SlotState.IDLE:
+                    self._conclude_unreported(occupant, "the worker was killed")
         for source in self._sources:
             self._read(source, everything=True)
             self._close(source)
         deadline = ticks() + _FLUSH
+        self._reporter.look()
         self._reporter.finish(_FLUSH)
         self._shipper.finish()
         for thread in threads:

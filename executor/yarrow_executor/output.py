@@ -131,9 +131,10 @@ class Splitter:
     def feed(self, data: bytes) -> Iterator[Frame | bytes]:
         """What the bytes complete, in order."""
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest
+        self._rest = b""  # a frame among the lines may have its reader flush: what comes after it is not meant
         for line in lines:
             yield from self._line(line)
+        self._rest = rest
         while len(self._rest) > LINE_LIMIT:
             at = self._rest.find(_SEPARATOR)
             if at == 0 and self._rest.startswith(self._mark):

@@ -135,9 +135,11 @@ class _Host:
     def run_celery(self) -> int:
         """Runs the Celery worker. Returns its exit code."""
         from celery import signals
+        from celery.exceptions import CPendingDeprecationWarning
 
-        from yarrow_executor.app import ANY, TASK, make_app
+        from yarrow_executor.app import ANY, make_app
         from yarrow_executor.pool import slot_pool
+        from yarrow_executor.transport import TASK
 
         app = make_app(self._broker_url, [ANY if name == ALL_QUEUES else name for name in self._identity.queues])
         app.task(name=TASK, ignore_result=True)(self._attempt)
@@ -163,6 +165,8 @@ class _Host:
             quiet=True,
             loglevel=logging.getLogger().level,
         )
+        # About late acknowledgement, which is off. Not sooner: the worker that was just made wants to see it.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         signals.worker_ready.connect(lambda sender, **_: self._on_ready(sender.hub), weak=False)
         gc.collect()
         gc.freeze()
@@ -237,7 +241,6 @@ class _Host:
 
 def _quiet_celery() -> None:
     """Leaves Celery's warnings and errors, without those that the minder tells in better words."""
-    from celery.exceptions import CPendingDeprecationWarning
     from celery.platforms import SecurityWarning
 
     for name in ("celery", "kombu", "billiard"):
@@ -245,7 +248,6 @@ def _quiet_celery() -> None:
     for name in ("celery.worker.request", "celery.app.trace", "billiard", "celery.pool", "multiprocessing"):
         logging.getLogger(name).addFilter(lambda record: "exited" not in record.getMessage())
     warnings.filterwarnings("ignore", category=SecurityWarning)  # only JSON is accepted, so root is no risk by itself
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)  # about late acknowledgement, which is off
 
 
 def _load_operators() -> None:

@@ -45,6 +45,7 @@ class Faults:
         self.down = False  # every request fails before anything is done
         self.down_for: set[str] = set()  # routes that fail
         self.lose_answers: dict[str, int] = {}  # route -> how many answers are lost after the work was done
+        self.hold_next: dict[str, threading.Event] = {}  # route -> until when its next request is held back
         self.version: str | None = None  # the version that every worker is taken to speak
         self.requests: list[str] = []
         self.refused: list[str] = []
@@ -56,6 +57,8 @@ class Faults:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response("503 Service Unavailable", [("Content-Length", "0")])
             return [b""]
+        if event := self.hold_next.pop(route, None):
+            event.wait(20)
         if self.version:
             environ["HTTP_X_YARROW_PROTOCOL"] = self.version
             self.refused.append(route)

@@ -13,8 +13,9 @@ import pytest
 import redis
 
 from yarrow.executor import Wakeup
-from yarrow_executor.app import TASK, make_app
+from yarrow_executor.app import make_app
 from yarrow_executor.dispatch import CeleryExecutor
+from yarrow_executor.transport import TASK
 
 
 def wakeups(count: int, queue: str = "any") -> list[Wakeup]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ def frames_and_lines(data: bytes, chunk: int) -> list[Frame | bytes]:
     return [*found, *splitter.flush()]
 
 
-def written(*messages: tuple[str, dict[str, object]]) -> bytes:
+def written(*messages: tuple[str, Mapping[str, object]]) -> bytes:
     reader, writer = os.pipe()
     frames = FrameWriter(writer, KEY)
     for kind, payload in messages:
@@ -43,6 +44,21 @@ def test_lines_and_frames_come_apart_whatever_the_chunks_are(chunk: int) -> None
         Frame("log", long),
         b"tail",
     ]
+
+
+def test_flushing_at_a_frame_leaves_what_comes_after_it() -> None:
+    begin, end = written(("begin", {"attempt_id": "b"})), written(("end", {}))
+    splitter = Splitter(KEY)
+    owners: list[tuple[str, bytes]] = []
+    owner = "a"
+    for piece in splitter.feed(b"of a" + end + begin + b"of b, whole\nof b, "):
+        if isinstance(piece, Frame):
+            owners += [(owner, rest) for rest in splitter.flush()]
+            owner = str(piece.payload.get("attempt_id", ""))
+        else:
+            owners.append((owner, piece))
+    owners += [(owner, piece) for piece in splitter.feed(b"in two parts\n") if isinstance(piece, bytes)]
+    assert owners == [("a", b"of a"), ("b", b"of b, whole"), ("b", b"of b, in two parts")]
 
 
 def test_output_that_looks_like_a_frame_is_output() -> None:

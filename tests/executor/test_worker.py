@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from yarrow.broker import Broker, prepare, wait_until_up
 from yarrow.executor import Wakeup
@@ -37,7 +41,7 @@ def alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it ends between opening and reading
         return False
 
 
@@ -207,6 +211,20 @@ def test_a_killed_main_process_leaves_nothing_running(deployment: Any, tmp_path:
     assert run.task().infra_losses == 1
 
 
+def test_a_main_process_killed_while_a_report_is_on_its_way_loses_the_attempt_at_once(deployment: Any) -> None:
+    worker = deployment.start_worker("-c", "1")
+    release = deployment.faults.hold_next["finish"] = threading.Event()
+    run = deployment.start("reporting", t={"operator": "bash", "arguments": {"command": "true"}})
+    deployment.until(lambda: "finish" in deployment.faults.requests, "the task has not ended")
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    deployment.until(lambda: run.attempts()[0].state == AttemptState.LOST, "the attempt was not given up", seconds=2)
+    release.set()
+    deployment.start_worker("-c", "1")
+    assert run.wait().state == TaskState.SUCCESS
+    assert [attempt.state for attempt in run.attempts()] == [AttemptState.LOST, AttemptState.SUCCESS]
+
+
 def test_a_timeout_stops_the_task_and_its_subprocesses(deployment: Any, tmp_path: Path) -> None:
     deployment.start_worker("-c", "1")
     run, pids = forever(deployment, tmp_path, execution_timeout=1.0)
@@ -215,6 +233,27 @@ def test_a_timeout_stops_the_task_and_its_subprocesses(deployment: Any, tmp_path
     deployment.until(lambda: not any(map(alive, pids)), "something goes on")
     run.wait_for_line("execution_timeout of 1s exceeded")
     assert run.texts()[0] == "started"
+
+
+def test_a_process_that_hides_its_origin_ends_with_the_task(deployment: Any, tmp_path: Path) -> None:
+    deployment.start_worker("-c", "1")
+    target = deployment.function(
+        "hidden",
+        """
+import subprocess, time
+def run(file):
+    command = ["setsid", "sh", "-c", "trap '' TERM HUP; while true; do sleep 0.2; done"]
+    child = subprocess.Popen(command, env={"PATH": "/usr/bin:/bin"})
+    with open(file, "w") as out:
+        out.write(f"{child.pid}\\n")
+    time.sleep(300)
+""",
+    )
+    arguments = {"callable": target, "kwargs": {"file": str(tmp_path / "pid")}}
+    run = deployment.start("hidden", t={"arguments": arguments, "execution_timeout": 1.0})
+    assert run.wait().reason == "execution_timeout of 1s exceeded"
+    pid = int((tmp_path / "pid").read_text())
+    deployment.until(lambda: not alive(pid), "it goes on")
 
 
 def test_a_task_that_ignores_the_timeout_is_killed(deployment: Any) -> None:
@@ -314,18 +353,85 @@ def test_a_worker_that_cannot_renew_its_lease_stops_its_tasks_in_time(deployment
     deployment.until(lambda: run.attempts()[0].state == AttemptState.LOST, "no report")
 
 
+def envelope(**changes: Any) -> dict[str, Any]:
+    """A message that is a wake-up in all but its contents, with some of its fields changed."""
+    body = base64.b64encode(json.dumps(changes.pop("arguments", [["0" * 32, "no token"], {}, {}])).encode()).decode()
+    headers = {"task": "yarrow.attempt", "id": "x", **changes.pop("headers", {})}
+    delivery = {"exchange": "", "routing_key": "yarrow.any"}
+    properties = {"delivery_tag": "x", "delivery_info": delivery, "body_encoding": "base64", "correlation_id": "x"}
+    return {
+        "body": body,
+        "headers": headers,
+        "properties": {**properties, **changes.pop("properties", {})},
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        **changes,
+    }
+
+
+GARBAGE: list[bytes] = [
+    b"no JSON at all",
+    b"\xff\xfe\x00",
+    b"7",
+    b"[1, 2]",
+    b"{}",
+    b'{"body": "####", "headers": {}, "properties": {}}',
+    b"[" * 100_000,
+    *(
+        json.dumps(message).encode()
+        for message in (
+            envelope(headers={"task": "os.system"}),
+            envelope(headers={"id": None}),
+            envelope(headers={"timelimit": 5, "eta": "soon", "expires": []}),
+            envelope(headers={"task": ["yarrow.attempt"]}),
+            envelope(arguments="nothing"),
+            envelope(arguments=7),
+            envelope(arguments=[["a"], {}, {}]),
+            envelope(arguments=[["a", "b"], {"c": 1}, {}]),
+            envelope(arguments=[["a", "b"], {}, {"callbacks": [{"task": "os.system"}]}]),
+            envelope(arguments=[["a" * 5000, "b"], {}, {}]),
+            envelope(properties={"delivery_tag": {}}),
+            envelope(properties={"delivery_info": None}),
+            envelope(properties={"body_encoding": "rot13"}),
+            envelope(**{"content-type": "application/x-python-serialize"}),
+            envelope(**{"content-encoding": "klingon"}),
+            envelope(body={"a": 1}),
+        )
+    ),
+]
+
+
 def test_messages_that_are_no_wake_ups_are_dropped(deployment: Any) -> None:
-    deployment.start_worker("-c", "1")
+    worker = deployment.start_worker("-c", "1")
     # The worker refuses what the API refuses, and survives what is no message of ours at all.
     forged = attempt_token(b"x" * 64, "0" * 32, "0" * 24)
     deployment.executor.publish([Wakeup("0" * 32, forged, "any"), Wakeup("a" * 100, "b" * 500, "any")])
-    import redis
-
     with redis.Redis.from_url(deployment.config.broker_url) as broker:
-        broker.lpush("yarrow.any", b'{"body": "####", "headers": {}, "properties": {}}')
-    deployment.until(lambda: "claim" in deployment.faults.requests, "the forged wake-up was not tried")
-    run = deployment.start("after", t={"operator": "bash", "arguments": {"command": "true"}})
-    assert run.wait().state == TaskState.SUCCESS
+        for message in GARBAGE:
+            broker.lpush("yarrow.any", message)
+        deployment.until(lambda: "claim" in deployment.faults.requests, "the forged wake-up was not tried")
+        run = deployment.start("after", t={"operator": "bash", "arguments": {"command": "true"}})
+        assert run.wait().state == TaskState.SUCCESS
+        assert worker.poll() is None
+        assert len(deployment.store.workers.alive()) == 1, "it is the same worker, and no other"
+        assert broker.hlen("unacked") == 0
+
+
+def test_copies_of_a_message_are_one_execution(deployment: Any, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    command = f"echo executed >> {mark}"
+    tasks = {f"t{number}": {"operator": "bash", "arguments": {"command": command}} for number in range(5)}
+    run = deployment.start("copied", **tasks)
+    with redis.Redis.from_url(deployment.config.broker_url) as broker:
+        messages = broker.lrange("yarrow.any", 0, -1)
+        assert len(messages) == 5
+        broker.lpush("yarrow.any", *messages, *messages)
+        deployment.start_worker("-c", "2")
+        for task_id in tasks:
+            assert run.wait(task_id=task_id).state == TaskState.SUCCESS
+        deployment.until(lambda: broker.llen("yarrow.any") == 0, "the copies were not taken")
+        deployment.until(lambda: broker.hlen("unacked") == 0, "the copies were not acknowledged")
+    assert len(mark.read_text().split()) == 5
 
 
 def test_sigterm_to_the_whole_group_lets_tasks_finish(deployment: Any, tmp_path: Path) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import sqlalchemy
+from sqlalchemy import event
 
 from yarrow.config import Config
 from yarrow.errors import BrokerError, Refused
@@ -226,3 +229,24 @@ def make_dag() -> Callable[..., DagSpec]:
         return DagSpec(dag_id, settings.pop("tasks", None) or tasks, **settings)
 
     return make
+
+
+@pytest.fixture
+def statements() -> Callable[[], AbstractContextManager[list[str]]]:
+    """Collects the SQL that is executed inside a block: what a step costs, whatever machine it runs on."""
+
+    @contextmanager
+    def collect() -> Iterator[list[str]]:
+        found: list[str] = []
+
+        def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+            if not statement.startswith("BEGIN"):
+                found.append(statement)
+
+        event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+        try:
+            yield found
+        finally:
+            event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+
+    return collect

@@ -302,27 +302,6 @@ def test_a_missing_folder_is_told_and_waited_for(sqlite_deployment: Deployment) 
         eventually(lambda: deployment.known("d"))
 
 
-def test_an_idle_scheduler_uses_next_to_nothing(sqlite_deployment: Deployment) -> None:
-    deployment = sqlite_deployment
-    deployment.environment["YARROW_PARSE_INTERVAL"] = "5"
-    for number in range(20):
-        (deployment.dags / f"d{number}.yaml").write_text(DAG)
-    process = deployment.start()
-    with stopping(process):
-        eventually(lambda: deployment.known("d19"))
-        deployment.work()
-
-        def seconds() -> float:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-        threading.Event().wait(6)  # the start and the second look at the new files are over
-        before, started = seconds(), time.monotonic()
-        threading.Event().wait(6)
-        share = (seconds() - before) / (time.monotonic() - started)
-    assert share < 0.02, "the goal is half a percent on a quiet machine"
-
-
 def test_the_command_runs_until_a_signal(
     tmp_path: Path, sqlite_url: str, valkey_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

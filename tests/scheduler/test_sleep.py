@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -123,10 +122,8 @@ def test_a_scheduler_whose_place_was_taken_ends(sqlite_engine: Any) -> None:
 
 def test_the_bell_wakes_whoever_waits() -> None:
     bell = Bell()
-    started = time.monotonic()
     threading.Thread(target=bell.ring).start()
-    assert bell.wait(10)
-    assert time.monotonic() - started < 5
+    assert bell.wait(10), "it was woken, not out of time"
 
 
 def test_rings_are_kept_and_heard_as_one() -> None:

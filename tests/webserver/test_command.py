@@ -96,6 +96,25 @@ def test_nothing_is_left_when_it_stops(config: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can end a process with its parent")
+def test_a_killed_server_gives_its_port_back_at_once(config: Any) -> None:
+    with running(config, "--port", "0") as (process, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        assert get(connection, "/health/live")[0] == 200
+        process.kill()
+        process.wait(timeout=10)
+        deadline = time.monotonic() + 0.5  # the process that serves would notice by itself after a second or more
+        while True:
+            try:
+                command.listen("127.0.0.1", port).close()
+                break
+            except UsageError:
+                assert time.monotonic() < deadline, "the port is still taken"
+                time.sleep(0.01)
+        connection.close()
+
+
+@pytest.mark.slow
 def test_slow_clients_do_not_keep_others_waiting_for_ever(config: Any) -> None:
     with running(config, "--port", "0") as (_, port):
         slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(command.THREADS)]

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from gunicorn.app.base import BaseApplication
 
 from yarrow.config import Config, load_config, reachable
 from yarrow.errors import UsageError
+from yarrow.processes import die_with_parent
 from yarrow.store import Store
 from yarrow_webserver.app import create_app
 
@@ -111,6 +113,7 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn is not annotated
             "loglevel": "warning",
             "proc_name": "yarrow webserver",
             "control_socket_disable": True,
+            "post_fork": _die_with_arbiter(),
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -118,6 +121,17 @@ class Server(BaseApplication):  # type: ignore[misc] # gunicorn is not annotated
     def load(self) -> Flask:
         """The application, made in the process that serves it: connections don't survive a fork."""
         return create_app(self._config, Store.open(self._config.database_url))
+
+
+def _die_with_arbiter() -> Callable[[Any, Any], None]:
+    """A hook by which the process that serves ends with gunicorn's own: left alone it would hold the port on."""
+    set_death_signal = die_with_parent()
+
+    def after_fork(_arbiter: Any, _worker: Any) -> None:
+        if set_death_signal is not None:
+            set_death_signal()
+
+    return after_fork
 
 
 def _is_loopback(address: str) -> bool:
