@@ -111,7 +111,12 @@ class Bash(Operator):
             raise Fail(f"The command can't be started: {error}.") from error
 
     def _environment(self, context: Context) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("YARROW_")}
+        # The worker's settings are not the command's; by its attempt the worker finds what a command leaves behind.
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("YARROW_") or name == "YARROW_ATTEMPT_ID"
+        }
         told = {
             "YARROW_DAG_ID": context.dag_id,
             "YARROW_RUN_ID": context.run_id,

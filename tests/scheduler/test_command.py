@@ -218,6 +218,7 @@ def test_killed_again_and_again_it_still_gets_there(sqlite_deployment: Deploymen
         process.kill()
         process.wait()
         process = deployment.start()
+    eventually(lambda: process.pid in [scheduler.pid for scheduler in deployment.store.workers.schedulers()])
     with stopping(process):
         eventually(lambda: all(deployment.ended(run.id) for run in runs), 60)
     ran = [(attempt.dag_id, attempt.task_id) for attempt in deployment.claimed]
