@@ -98,9 +98,9 @@ def _column(values: frozenset[int] | None, form: _Field) -> str:
     return ",".join(map(str, sorted(values)))
 
 
-def is_once(expr: str | None) -> bool:
+def is_once(expr: str | tuple[str, ...] | None) -> bool:
     """Whether an expression is the preset that names no times but the start date."""
-    return expr is not None and expr.strip().lower() == "@once"
+    return isinstance(expr, str) and expr.strip().lower() == "@once"
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 
 class YarrowError(Exception):
     """Something went wrong."""
@@ -80,6 +82,18 @@ class Skip(YarrowError):
 
 class Fail(YarrowError):
     """The task failed and another try would not help: it is not retried."""
+
+
+class Reschedule(YarrowError):
+    """The task has to wait: it gives its slot back and is executed again later, within the same try."""
+
+    def __init__(self, until: datetime, message: str | None = None) -> None:
+        """Args:
+        until: Aware; when to execute it again.
+        message: What it waits for, for people.
+        """
+        super().__init__(message)
+        self.until = until
 
 
 class Interrupted(YarrowError):

@@ -102,7 +102,7 @@ def fires_of(schedule: ScheduleSpec, start: datetime) -> Fires:
     if schedule.cron is not None and schedule.every is None:
         if is_once(schedule.cron):
             return OnceFires(start)
-        return CronFires(parse_cron(schedule.cron), zone, policy)
+        return CronFires(parse_cron(schedule.crons[0]), zone, policy)
     if schedule.every is not None and schedule.cron is None:
         return EveryFires(start, _rhythm(schedule.every))
     raise ValueError("A schedule has either `cron` or `every`.")

@@ -167,7 +167,9 @@ class _Run:
 
     def to_the_end(self) -> DagResult:
         while True:
-            decisions = decide(self._spec, self._view, self._views, self._now(), self._xcoms)
+            decisions = decide(
+                self._spec, self._view, self._views.values(), self._now(), {(i, -1): v for i, v in self._xcoms.items()}
+            )
             for decision in decisions.tasks:
                 self._move(decision.task_id, decision.to_state, decision.reason)
             if decisions.run is not None:

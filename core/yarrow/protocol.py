@@ -6,6 +6,9 @@
                                   -> 200 {"next": Assignment | null} | 409 {"error"}   409: fenced, drop it
     POST /execution/v1/logs       Bearer <worker token>   {"batches": [{"token": <attempt token>, "lines": [LogLine]}]}
                                   -> 200 {"refused"}     how many batches are of attempts that are not this worker's
+    POST /execution/v1/cache      Bearer <attempt token>  {"key"}       -> 200 {"hit", "has_xcom", "xcom", "attempt_id"}
+    POST /execution/v1/task-state Bearer <attempt token>  {"dag_id", "task_id", "logical_date"}
+                                  -> 200 {"state", "run_id"}     both null: there is no such run; task_id null: of the run
     POST /execution/v1/trigger    Bearer <attempt token>  {"dag_id", "params", "logical_date"}       -> 200 {"run_id"}
     POST /execution/v1/heartbeat  Bearer <worker token>   Heartbeat  -> 200 HeartbeatReply
 
@@ -70,6 +73,10 @@ class Assignment(Message):
     connections: Mapping[str, str]  # conn_id -> URI
     lease: float  # seconds; the worker stops the task when it could not renew it for that long, less a margin
     dag_tasks: Sequence[str] = ()  # the ids of direct downstream tasks, for `branch`
+    map_value: Mapping[str, Json] | None = None  # of a mapped task instance: what `map.name` stands for
+    mapped_xcoms: Sequence[str] = ()  # of `xcoms`, those of mapped tasks: lists of values, each its own
+    cache: Mapping[str, Json] | None = None  # {"ttl": seconds or null, "key": a template or null}: ask the cache first
+    first_started_at: str | None = None  # ISO 8601: when this try began, however often it was put off since
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +84,7 @@ class Report(Message):
     """How an attempt ended. Sent until it is accepted or refused."""
 
     attempt_id: str
-    state: str  # AttemptState: success, failed, skipped, lost or cancelled
+    state: str  # AttemptState: success, failed, skipped, lost, cancelled, or deferred: it goes on at `resume_at`
     xcom: Json = None  # the value, or {"$ref": url}
     has_xcom: bool = False
     reason: str | None = None  # a sentence for a person; for `failed` the error
@@ -86,6 +93,10 @@ class Report(Message):
     metrics: Mapping[str, Json] = field(default_factory=dict)
     started_at: str | None = None
     ended_at: str | None = None
+    kinds: Sequence[str] = ()  # of `failed`: the names of the error's class and of those above it, for `retry_on`
+    resume_at: str | None = None  # of `deferred`: ISO 8601
+    cache_key: str | None = None  # of `success`: keep the result under this key; with `cached` where it came from
+    cached: bool = False  # the result is an earlier attempt's
 
 
 @dataclass(frozen=True, slots=True)

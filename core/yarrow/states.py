@@ -30,6 +30,8 @@ class TaskState(StrEnum):
     QUEUED = "queued"  # has an attempt that no worker has claimed yet
     RUNNING = "running"  # a worker holds the lease of its attempt
     UP_FOR_RETRY = "up_for_retry"  # failed, and will be scheduled again at `wait_until`
+    UP_FOR_RESCHEDULE = "up_for_reschedule"  # a sensor between two looks; its attempt goes on at `wait_until`
+    AWAITING_INPUT = "awaiting_input"  # asks a person, until `wait_until`
     SUCCESS = "success"
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -46,6 +48,7 @@ class AttemptState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    DEFERRED = "deferred"  # waits without a worker, and is queued again later: a sensor between two looks
     SUCCESS = "success"
     FAILED = "failed"
     SKIPPED = "skipped"
@@ -54,7 +57,7 @@ class AttemptState(StrEnum):
 
     @property
     def finished(self) -> bool:
-        return self not in (AttemptState.QUEUED, AttemptState.RUNNING)
+        return self not in (AttemptState.QUEUED, AttemptState.RUNNING, AttemptState.DEFERRED)
 
 
 FINISHED_RUN_STATES = frozenset({RunState.SUCCESS, RunState.FAILED})
@@ -71,20 +74,30 @@ TASK_MOVES: frozenset[tuple[TaskState, TaskState]] = frozenset(
         (TaskState.NONE, TaskState.SUCCESS),  # an operator with nothing to execute (`empty`)
         (TaskState.NONE, TaskState.SKIPPED),
         (TaskState.NONE, TaskState.UPSTREAM_FAILED),
-        (TaskState.NONE, TaskState.FAILED),  # its `when` can't be evaluated, or its run is stopped
+        (TaskState.NONE, TaskState.FAILED),  # its `when` or `expand` can't be evaluated, or its run is stopped
+        (TaskState.NONE, TaskState.AWAITING_INPUT),
         (TaskState.SCHEDULED, TaskState.QUEUED),
         (TaskState.SCHEDULED, TaskState.FAILED),  # nothing could take it within `queued_timeout`
         (TaskState.SCHEDULED, TaskState.SKIPPED),
         (TaskState.QUEUED, TaskState.RUNNING),
         (TaskState.QUEUED, TaskState.FAILED),
+        (TaskState.QUEUED, TaskState.SKIPPED),
         (TaskState.QUEUED, TaskState.SCHEDULED),  # taken back before anybody claimed it
         (TaskState.RUNNING, TaskState.SUCCESS),
         (TaskState.RUNNING, TaskState.FAILED),
         (TaskState.RUNNING, TaskState.SKIPPED),
         (TaskState.RUNNING, TaskState.UP_FOR_RETRY),
         (TaskState.RUNNING, TaskState.SCHEDULED),  # its worker was lost; the infra budget pays
+        (TaskState.RUNNING, TaskState.UP_FOR_RESCHEDULE),
         (TaskState.UP_FOR_RETRY, TaskState.SCHEDULED),
         (TaskState.UP_FOR_RETRY, TaskState.FAILED),
+        (TaskState.UP_FOR_RETRY, TaskState.SKIPPED),
+        (TaskState.UP_FOR_RESCHEDULE, TaskState.SCHEDULED),
+        (TaskState.UP_FOR_RESCHEDULE, TaskState.FAILED),
+        (TaskState.UP_FOR_RESCHEDULE, TaskState.SKIPPED),
+        (TaskState.AWAITING_INPUT, TaskState.SUCCESS),
+        (TaskState.AWAITING_INPUT, TaskState.FAILED),
+        (TaskState.AWAITING_INPUT, TaskState.SKIPPED),
     }
 )
 """What the engine may do to a task instance. A person may also clear or mark; the store names those moves itself."""

@@ -56,7 +56,7 @@ class Decider:
         if snapshot is None:
             return
         run = snapshot.record
-        xcoms = {task_id: xcom.resolve(value) for task_id, value in snapshot.xcoms.items()}
+        xcoms = {instance: xcom.resolve(value) for instance, value in snapshot.xcoms.items()}
         decisions = decide(snapshot.spec, run.view, snapshot.tasks, now, xcoms)
         applied = self._store.runs.apply(id_, decisions, run.change_seq, queued_timeout=self._queued_timeout, now=now)
         if not applied:

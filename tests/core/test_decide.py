@@ -60,7 +60,7 @@ def reasons(decisions: Decisions) -> dict[str, str | None]:
 
 
 def decided(spec: DagSpec, xcoms: Mapping[str, Any] | None = None, **states: TaskState | TaskView) -> Decisions:
-    return decide(spec, RUN, views(spec, **states), NOW, xcoms or {})
+    return decide(spec, RUN, views(spec, **states).values(), NOW, {(name, -1): v for name, v in (xcoms or {}).items()})
 
 
 CHAIN = dag(task("a"), task("b", "a"), task("c", "b"))
@@ -81,7 +81,7 @@ def test_nothing_is_decided_while_a_task_runs() -> None:
 
 @pytest.mark.parametrize("state", [RunState.QUEUED, RunState.SUCCESS, RunState.FAILED])
 def test_nothing_is_decided_about_a_run_that_is_not_running(state: RunState) -> None:
-    assert decide(CHAIN, replace(RUN, state=state), views(CHAIN), NOW, {}) == Decisions()
+    assert decide(CHAIN, replace(RUN, state=state), views(CHAIN).values(), NOW, {}) == Decisions()
 
 
 def test_a_failure_runs_through_the_whole_graph_at_once_and_ends_the_run() -> None:
@@ -117,7 +117,7 @@ def test_a_retry_waits_for_its_time() -> None:
     waiting = view("a", TaskState.UP_FOR_RETRY, try_number=1, max_tries=2, wait_until=due)
     decisions = decided(CHAIN, a=waiting)
     assert decisions == Decisions(wait_until=due)
-    later = decide(CHAIN, RUN, views(CHAIN, a=waiting), due, {})
+    later = decide(CHAIN, RUN, views(CHAIN, a=waiting).values(), due, {})
     assert later.tasks == (TaskDecision("a", TaskState.UP_FOR_RETRY, SCHEDULED),)
     assert later.wait_until is None
 
@@ -156,7 +156,7 @@ def test_a_branch_skips_what_it_did_not_choose() -> None:
 
 def test_a_join_runs_after_a_branch() -> None:
     states = views(BRANCH, choose=view("choose", S, follow=("x",)), x=S, y=K, after_y=K)
-    assert moves(decide(BRANCH, RUN, states, NOW, {})) == {"join": SCHEDULED}
+    assert moves(decide(BRANCH, RUN, states.values(), NOW, {})) == {"join": SCHEDULED}
 
 
 def test_a_branch_that_chooses_nothing_skips_all() -> None:
@@ -348,7 +348,7 @@ def test_a_random_dag_is_driven_to_its_end(spec: DagSpec, chance: random.Random)
     states = views(spec)
     now = NOW
     for _ in range(200):
-        decisions = decide(spec, RUN, states, now, {})
+        decisions = decide(spec, RUN, states.values(), now, {})
         expected = oracle(spec, {t: replace(v, state=SCHEDULED) if due(v, now) else v for t, v in states.items()})
         for decision in decisions.tasks:
             assert (decision.from_state, decision.to_state) in TASK_MOVES
@@ -356,7 +356,7 @@ def test_a_random_dag_is_driven_to_its_end(spec: DagSpec, chance: random.Random)
             states[decision.task_id] = replace(states[decision.task_id], state=decision.to_state)
             assert decision.reason or decision.to_state in (SCHEDULED, S)
         assert {task_id: item.state for task_id, item in states.items()} == expected
-        assert decide(spec, RUN, states, now, {}).tasks == (), "one call goes to the fixpoint"
+        assert decide(spec, RUN, states.values(), now, {}).tasks == (), "one call goes to the fixpoint"
         if decisions.run is not None:
             assert (decisions.run.from_state, decisions.run.to_state) in RUN_MOVES
             leaves = [states[t].state for t in spec.tasks if not spec.downstream[t]]
@@ -402,9 +402,9 @@ def test_the_work_of_deciding_grows_with_the_tasks_and_not_faster(
 
     def work(spec: DagSpec) -> int:
         states = views(spec, t0=F if ended else TaskState.RUNNING)
-        decisions = decide(spec, RUN, states, NOW, {})
+        decisions = decide(spec, RUN, states.values(), NOW, {})
         assert len(decisions.tasks) >= (0.9 * len(spec.tasks) if ended else 0)
-        return calls(lambda: decide(spec, RUN, states, NOW, {}))
+        return calls(lambda: decide(spec, RUN, states.values(), NOW, {}))
 
     assert work(large) < 12 * work(small), "ten times the tasks"
 

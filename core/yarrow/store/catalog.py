@@ -261,7 +261,7 @@ def schedule_text(schedule: ScheduleSpec | None) -> str | None:
     """The schedule as a person would write it."""
     if schedule is None:
         return None
-    return schedule.cron if schedule.cron is not None else f"every {format_duration(schedule.every or 0.0)}"
+    return ", ".join(schedule.crons) if schedule.crons else f"every {format_duration(schedule.every or 0.0)}"
 
 
 def _known(connection: Connection, dag_ids: Collection[str]) -> dict[str, AnyRow]:

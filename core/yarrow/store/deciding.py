@@ -12,6 +12,7 @@ from yarrow.decide import Decisions, TaskDecision, TaskView
 from yarrow.errors import NotFound
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec
+from yarrow.mapping import Instance
 from yarrow.states import RunState, TaskState
 from yarrow.store.records import RunRecord, RunSnapshot
 from yarrow.store.rows import AnyRow, columns_of
@@ -128,7 +129,7 @@ def snapshot(connection: Connection, specs: Specs, id: int) -> RunSnapshot | Non
         return None
     record = RunRecord(*row)
     spec = specs.get(connection, record.dag_id, record.version)
-    tasks = {row.task_id: _view(row) for row in connection.execute(_VIEWS, {"id": id})}
+    tasks = [_view(row) for row in connection.execute(_VIEWS, {"id": id})]
     return RunSnapshot(record, spec, tasks, _when_xcoms(connection, id, spec, tasks))
 
 
@@ -137,10 +138,11 @@ def _view(row: AnyRow) -> TaskView:
     return TaskView(task_id, state, try_number, max_tries, wait_until, None if follow is None else tuple(follow))
 
 
-def _when_xcoms(connection: Connection, id: int, spec: DagSpec, tasks: Mapping[str, TaskView]) -> dict[str, Json]:
-    open_tasks = (spec.tasks[i] for i, view in tasks.items() if view.state is TaskState.NONE and i in spec.tasks)
+def _when_xcoms(connection: Connection, id: int, spec: DagSpec, tasks: Iterable[TaskView]) -> dict[Instance, Json]:
+    open_ids = (view.task_id for view in tasks if view.state is TaskState.NONE)
+    open_tasks = (spec.tasks[task_id] for task_id in open_ids if task_id in spec.tasks)
     names = {name for task in open_tasks for name in task.when_xcoms}
-    return read_xcoms(connection, id, names) if names else {}
+    return {(name, -1): value for name, value in read_xcoms(connection, id, names).items()} if names else {}
 
 
 def read_xcoms(connection: Connection, id: int, task_ids: Iterable[str]) -> dict[str, Json]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from yarrow.decide import RunView, TaskView
+from yarrow.decide import PastView, RunView, TaskView
 from yarrow.jsontypes import Json
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.mapping import Instance
 from yarrow.states import AttemptState, RunState, TaskState
 
 
@@ -117,6 +118,7 @@ class RunRecord(Record):
             data_interval_start=self.data_interval_start,
             data_interval_end=self.data_interval_end,
             params=self.params,
+            started_at=self.started_at,
         )
 
 
@@ -146,6 +148,8 @@ class TaskInstanceRecord(Record):
     queued_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    map_value: Mapping[str, Json] | None  # of a mapped task instance: what `map.name` stands for
+    cached: bool  # its result is an earlier attempt's
     worker_id: str | None = None
     progress: Mapping[str, Json] | None = None  # {"done", "total", "unit"}
     metrics: Mapping[str, Json] | None = None
@@ -202,8 +206,9 @@ class RunSnapshot:
 
     record: RunRecord
     spec: DagSpec
-    tasks: Mapping[str, TaskView]
-    xcoms: Mapping[str, Json]  # of the succeeded tasks that some `when` names
+    tasks: Sequence[TaskView]
+    xcoms: Mapping[Instance, Json]  # of the succeeded task instances that some `when`, `expand` or question names
+    past: PastView | None = None
 
 
 @dataclass(frozen=True, slots=True)

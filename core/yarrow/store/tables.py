@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -64,7 +65,7 @@ class Instant(TypeDecorator[datetime]):
 class State(TypeDecorator[str]):
     """A member of one of the state enums, kept as its word. A word that no enum knows comes back as it is."""
 
-    impl = String(16)
+    impl = String(32)
     cache_ok = True
 
     def __init__(self, states: type[StrEnum]) -> None:
@@ -118,6 +119,8 @@ dag = Table(
     Column("timezone", String(64), nullable=False),
     Column("max_active_runs", Integer, nullable=False),
     Column("max_active_tasks", Integer, nullable=False),
+    Column("deadline_after", Float),  # seconds from `deadline_reference`; None: it has no deadline, or another one
+    Column("deadline_reference", String(32)),  # logical_date or data_interval_end: known before there is a run
     Column("is_active", Boolean, nullable=False, default=True),  # False: its file is gone; the history stays
     Column("is_paused", Boolean, nullable=False, default=False),
     Column("scheduled_through", Instant),  # logical date of the newest scheduled run; None before the first
@@ -148,7 +151,7 @@ dag_run = Table(
     Column("id", Key, primary_key=True, autoincrement=True),
     Column("dag_id", String(250), nullable=False),
     Column("run_id", String(250), nullable=False),
-    Column("run_type", String(16), nullable=False),  # scheduled, manual or triggered
+    Column("run_type", String(16), nullable=False),  # scheduled, manual, triggered or dataset
     Column("version", String(64), nullable=False),
     Column("state", State(RunState), nullable=False),
     Column("logical_date", Instant, nullable=False),
@@ -190,7 +193,11 @@ task_instance = Table(
     Column("queue", String(250), nullable=False),
     Column("pool", String(250), nullable=False),
     Column("pool_slots", Integer, nullable=False, default=1),
-    Column("priority_weight", Integer, nullable=False),
+    Column("priority_weight", Integer, nullable=False),  # of DagSpec.weights: what counts
+    Column("max_per_dag", Integer),  # max_active_tis_per_dag
+    Column("max_per_run", Integer),  # max_active_tis_per_dagrun
+    Column("map_value", JSON(none_as_null=True)),  # of a mapped task instance: what `map.name` stands for
+    Column("cached", Boolean, nullable=False, default=False, server_default=false()),  # its result is an earlier one's
     Column("attempt_id", String(32)),  # the newest attempt
     Column("follow", JSON(none_as_null=True)),  # what a branch or short_circuit chose
     Column("reason", Text),
@@ -240,6 +247,7 @@ attempt = Table(
     Column("claimed_at", Instant),
     Column("lease_until", Instant),
     Column("cancel_reason", Text),  # set: its worker is told to stop it
+    Column("cancel_state", String(32)),  # the state in which its task instance ends then; None: failed
     Column("progress", JSON(none_as_null=True)),
     Column("metrics", JSON(none_as_null=True)),
     Column("reason", Text),
@@ -257,6 +265,106 @@ xcom = Table(
     Column("value", JSON, nullable=False),  # the value, or {"$ref": url}
 )
 
+approval = Table(
+    "approval",
+    metadata,
+    Column("task_instance_id", Key, ForeignKey("task_instance.id", ondelete="CASCADE"), primary_key=True),
+    Column("message", Text, nullable=False),
+    Column("default_answer", String(16)),  # approve or reject: what counts when nobody answers; None: it fails then
+    Column("asked_at", Instant, nullable=False),
+    Column("due_at", Instant),  # None: it waits for ever
+    Column("answer", String(16)),  # approve or reject; None: open
+    Column("answered_at", Instant),
+    Column("answered_by", String(250)),
+    Column("comment", Text),
+    Index("ix_approval_open", "asked_at", **only("answer IS NULL")),
+)
+
+dag_dataset = Table(
+    "dag_dataset",
+    metadata,
+    Column("dag_id", String(250), primary_key=True),
+    Column("dataset", String(250), primary_key=True),  # the schedule of the newest version waits for it
+    Column("mode", String(8), nullable=False),  # all or any
+    Index("ix_dag_dataset_dataset", "dataset"),
+)
+
+dataset_event = Table(
+    "dataset_event",
+    metadata,
+    Column("id", Key, primary_key=True, autoincrement=True),
+    Column("dataset", String(250), nullable=False),
+    Column("at", Instant, nullable=False),
+    Column("dag_id", String(250)),  # the task instance that published it; None: a person or a program did
+    Column("run_id", String(250)),
+    Column("task_id", String(250)),
+    Column("map_index", Integer),
+    Column("who", String(250), nullable=False),
+    Index("ix_dataset_event_dataset", "dataset", "id"),
+)
+
+dataset_pending = Table(
+    "dataset_pending",
+    metadata,
+    Column("dag_id", String(250), primary_key=True),  # a DAG that waits for the dataset and has no run for it yet
+    Column("event_id", Key, ForeignKey("dataset_event.id", ondelete="CASCADE"), primary_key=True),
+    Column("dataset", String(250), nullable=False),
+)
+
+dag_run_dataset = Table(
+    "dag_run_dataset",
+    metadata,
+    Column("dag_run_id", Key, ForeignKey("dag_run.id", ondelete="CASCADE"), primary_key=True),
+    Column("event_id", Key, ForeignKey("dataset_event.id", ondelete="CASCADE"), primary_key=True),
+)
+
+result_cache = Table(
+    "result_cache",
+    metadata,
+    Column("key", String(64), primary_key=True),  # SHA-256, hexadecimal, of all that the result depends on
+    Column("dag_id", String(250), nullable=False),
+    Column("task_id", String(250), nullable=False),
+    Column("attempt_id", String(32), nullable=False),  # that came to the result
+    Column("value", JSON),  # its XCom; see `has_xcom`
+    Column("has_xcom", Boolean, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),  # None: never
+    Index("ix_result_cache_task", "dag_id", "task_id"),
+    Index("ix_result_cache_expires", "expires_at", **only("expires_at IS NOT NULL")),
+)
+
+deadline = Table(
+    "deadline",
+    metadata,
+    Column("dag_id", String(250), primary_key=True),
+    Column("run_id", String(250), primary_key=True),  # there may be no such run yet
+    Column("task_id", String(250), primary_key=True),  # empty: of the run itself
+    Column("due_at", Instant, nullable=False),
+    Column("missed_at", Instant),  # None: not due yet, or met, which a finished run tells
+    Index("ix_deadline_due", "due_at", **only("missed_at IS NULL")),
+    Index("ix_deadline_missed", "missed_at", **only("missed_at IS NOT NULL")),
+)
+
+notification = Table(
+    "notification",
+    metadata,
+    Column("id", Key, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),  # success, failure, retry or deadline
+    Column("target", Text, nullable=False),  # `log`, the id of a connection, or a URL
+    Column("dag_id", String(250), nullable=False),
+    Column("run_id", String(250)),
+    Column("task_id", String(250)),  # None: of a run
+    Column("map_index", Integer),
+    Column("payload", JSON, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("next_try_at", Instant),  # None: delivered, or given up
+    Column("delivered_at", Instant),
+    Column("error", Text),  # why the last try failed
+    Index("ix_notification_due", "next_try_at", **only("next_try_at IS NOT NULL")),
+    Index("ix_notification_by_run", "dag_id", "run_id"),
+)
+
 event = Table(
     "event",
     metadata,
@@ -268,8 +376,8 @@ event = Table(
     Column("task_id", String(250)),
     Column("map_index", Integer),
     Column("attempt_id", String(32)),
-    Column("from_state", String(16)),
-    Column("to_state", String(16)),
+    Column("from_state", String(32)),
+    Column("to_state", String(32)),
     Column("who", String(250), nullable=False),  # scheduler, worker <id>, or a person
     Column("reason", Text),
     Index("ix_event_by_run", "dag_id", "run_id", "id"),

@@ -135,13 +135,13 @@ class Lives(RuleBasedStateMachine):
             snapshot = self.store.runs.snapshot(id)
             assert snapshot is not None
             moves, waits = [], []
-            for view in snapshot.tasks.values():
+            for view in snapshot.tasks:
                 due = view.wait_until is not None and view.wait_until <= self.now
                 if view.state is TaskState.NONE or (view.state is TaskState.UP_FOR_RETRY and due):
                     moves.append(TaskDecision(view.task_id, view.state, TaskState.SCHEDULED))
                 elif view.state is TaskState.UP_FOR_RETRY and view.wait_until is not None:
                     waits.append(view.wait_until)
-            states = {view.state for view in snapshot.tasks.values()}
+            states = {view.state for view in snapshot.tasks}
             end = RunState.FAILED if states & FAILED_TASK_STATES else RunState.SUCCESS
             over = RunDecision(RunState.RUNNING, end) if all(state.finished for state in states) else None
             decisions = Decisions(tuple(moves), over, min(waits, default=None))

@@ -41,7 +41,7 @@ def schedule_until_done(store: Store, run_id: int) -> None:
                 continue
             moves = [
                 TaskDecision(view.task_id, view.state, TaskState.SCHEDULED)
-                for view in snapshot.tasks.values()
+                for view in snapshot.tasks
                 if view.state in (TaskState.NONE, TaskState.UP_FOR_RETRY)
             ]
             store.runs.apply(id, Decisions(tuple(moves)), snapshot.record.change_seq)
