@@ -5,10 +5,13 @@ want it, and CI (`CI=true`) fails them.
 """
 
 import itertools
+import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +215,78 @@ def make_config(tmp_path: Path, sqlite_url: str) -> Callable[..., Config]:
 def config(make_config: Callable[..., Config]) -> Config:
     """A configuration in the test's own folder; `make_config` makes one with other settings."""
     return make_config()
+
+
+# Receiver of webhooks
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what is posted to it. `answers` says how it answers, in turn; 200 after that.
+
+    An answer is a status, "hang" (until `release`), "hang up", or a function that is called and answers with a status.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _ReceiverHandler)
+        self.posted: list[dict[str, Any]] = []
+        self.answers: list[Any] = []
+        self.released = threading.Event()
+        self.arrived = threading.Condition()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+    def wait(self, count: int = 1, seconds: float = 30.0) -> list[dict[str, Any]]:
+        """What was posted, as soon as there is so much of it."""
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: len(self.posted) >= count, seconds), f"{self.posted} is not enough"
+            return list(self.posted)
+
+    def release(self) -> None:
+        self.released.set()
+
+
+class _ReceiverHandler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        with self.server.arrived:
+            self.server.posted.append({"path": self.path, "headers": headers, "body": body})
+            answer = self.server.answers.pop(0) if self.server.answers else 200
+            self.server.arrived.notify_all()
+        if callable(answer):
+            answer = answer()
+        if answer == "hang":
+            self.server.released.wait(60)
+            answer = 200
+        self.close_connection = True
+        if answer == "hang up":
+            return
+        try:
+            self.send_response(answer)
+            if answer == 302:
+                self.send_header("Location", "/elsewhere")
+            self.end_headers()
+        except OSError:
+            pass  # nobody waits for the answer any more
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A real HTTP server that takes webhooks."""
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield receiver
+    receiver.release()
+    receiver.shutdown()
+    thread.join(10)
+    receiver.server_close()

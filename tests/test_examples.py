@@ -1,8 +1,11 @@
 """Every example DAG is proved and run, on the real data that it is written for."""
 
+import csv
 import importlib.util
 import json
 import re
+import zipfile
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,17 +15,20 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from yarrow.dag_check import check
 from yarrow.dataset import open_dataset
+from yarrow.language.files import is_dag_file
+from yarrow.language.fixtures import file_of_tests, load_tests
 from yarrow.language.lint import lint_paths
 from yarrow.language.loader import load_file
 from yarrow.language.schema import dag_schema
 from yarrow.operator import Operator
 from yarrow.registry import operator_class
-from yarrow.testing import DagResult, run_dag
+from yarrow.testing import DagResult, load_dag, run_dag
 
 DAGS = Path(__file__).parents[1] / "dags"
 FRAGMENTS = {"features.yaml"}  # read by another file with `!file`
-EXAMPLES = sorted(path for path in DAGS.glob("*.yaml") if path.name not in FRAGMENTS)
+EXAMPLES = sorted(path for path in DAGS.glob("*.yaml") if is_dag_file(path) and path.name not in FRAGMENTS)
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +210,39 @@ def test_aging_fleet(variables: dict[str, str]) -> None:
     assert [(triggered.dag_id, triggered.params) for triggered in result.triggered] == [
         ("weather_report", {"month": 1})
     ]
+
+
+def test_carriers(variables: dict[str, str]) -> None:
+    result = run("carriers", variables, params={"month": 1})
+    with zipfile.ZipFile(variables["flights_zip"]) as archive, archive.open("flights.csv") as file:
+        rows = [row for row in csv.DictReader(line.decode() for line in file) if row["month"] == "1"]
+    flights = Counter(row["carrier"] for row in rows)
+    assert len(flights) == 16
+    states = {carrier: one.state for carrier, one in zip(sorted(flights), result.tasks["late"].instances, strict=True)}
+    assert states == {carrier: "success" if count >= 100 else "skipped" for carrier, count in flights.items()}
+    ranking = json.loads(str(result.tasks["ranking"].xcom))
+    by_carrier = {rows[0]["carrier"]: rows[0]["late"] for rows in ranking}
+    assert by_carrier.keys() == {carrier for carrier, count in flights.items() if count >= 100}
+    delays = [float(row["arr_delay"]) for row in rows if row["carrier"] == "UA" and row["arr_delay"] not in ("", "NA")]
+    assert by_carrier["UA"] == round(sum(delay > 15 for delay in delays) / len(delays), 3)
+
+
+@pytest.mark.parametrize(("answer", "state", "rows"), [("approve", "success", "17"), ("reject", "skipped", None)])
+def test_release_ranking(variables: dict[str, str], answer: str, state: str, rows: str | None) -> None:
+    result = run_dag(DAGS / "release_ranking.yaml", variables=variables, outcomes={"release": answer})
+    assert result.success
+    assert (result.tasks["write"].state, result.tasks["write"].xcom) == (state, rows)
+    assert result.tasks["tidy"].state == "success"
+    assert not Path(str(result.tasks["room"].xcom)).exists()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_tests_beside_an_example_pass(path: Path) -> None:
+    beside = file_of_tests(path)
+    assert beside is not None, "every example has tests"
+    spec = load_dag(path)
+    tests, faults = load_tests(beside, spec)
+    assert faults == []
+    assert len(tests) >= 2
+    for test in tests:
+        assert check(spec, test).problems == (), test.name

@@ -3,8 +3,22 @@
 What operators and tests import lives here; everything else is the inner layout and may change.
 """
 
-from yarrow.errors import Fail, Interrupted, Skip, YarrowError
-from yarrow.operator import Context, Operator, param
+from yarrow.errors import Fail, Interrupted, Reschedule, Skip, YarrowError
+from yarrow.operator import Context, Duration, Operator, param
+from yarrow.sensor import NotYet, Sensor
 from yarrow.version import __version__
 
-__all__ = ["Context", "Fail", "Interrupted", "Operator", "Skip", "YarrowError", "__version__", "param"]
+__all__ = [
+    "Context",
+    "Duration",
+    "Fail",
+    "Interrupted",
+    "NotYet",
+    "Operator",
+    "Reschedule",
+    "Sensor",
+    "Skip",
+    "YarrowError",
+    "__version__",
+    "param",
+]

@@ -7,7 +7,8 @@ import shutil
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -15,16 +16,18 @@ from typing import Any
 from yarrow import xcom
 from yarrow.clock import Clock
 from yarrow.connections import Connection
-from yarrow.context import AttemptContext, Services, Surroundings, work_dir
-from yarrow.errors import Fail, Interrupted, Skip, TemplateError, YarrowError
+from yarrow.context import AttemptContext, CachedResult, Services, Surroundings, work_dir
+from yarrow.error_kinds import error_kinds
+from yarrow.errors import Fail, Interrupted, Reschedule, Skip, TemplateError, YarrowError
 from yarrow.jsontypes import Json
 from yarrow.language.containers import Record
 from yarrow.language.parameters import parameters, render_arguments
-from yarrow.language.template import run_names
+from yarrow.language.template import render_value, run_names
 from yarrow.operator import Operator
 from yarrow.protocol import Assignment, Report
 from yarrow.registry import operator_class
 from yarrow.result import plain_json
+from yarrow.result_cache import result_key, still_there
 from yarrow.secrets import Masker, masker_for
 from yarrow.states import AttemptState
 
@@ -58,13 +61,15 @@ def execute(
         BaseException: Only what is no `Exception`, such as `KeyboardInterrupt`, is passed on to the caller.
     """
     started_at = clock()
-    context = AttemptContext(assignment, config, services, log)
+    context = AttemptContext(assignment, config, services, log, clock, started_at)
     try:
-        operator = operator or _prepare(assignment)
-        report = _conclude(assignment, operator, _perform(operator, context), config)
+        if operator is not None:
+            report = _conclude(assignment, operator, _perform(operator, context), config)
+        else:
+            report = _run(assignment, config, services, context)
     except Exception as error:  # noqa: BLE001 - the outer edge of a task: whatever it raises is its outcome
         report = _classify(assignment, error, log)
-    return _stamped(report, context, started_at, clock())
+    return replace(report, metrics=context.metrics, started_at=started_at.isoformat(), ended_at=clock().isoformat())
 
 
 def discard_work(assignment: Assignment, report: Report, work_root: Path) -> None:
@@ -77,10 +82,52 @@ def discard_work(assignment: Assignment, report: Report, work_root: Path) -> Non
         shutil.rmtree(work_dir(assignment, work_root), ignore_errors=True)
 
 
-def _prepare(assignment: Assignment) -> Operator:
-    """The operator of the task, with its parameters rendered and checked."""
-    operator = operator_class(assignment.operator)
-    return operator(**render_arguments(operator, assignment.arguments, _names(assignment)))
+def _run(assignment: Assignment, config: Surroundings, services: Services, context: AttemptContext) -> Report:
+    """Makes the operator of the task, and executes it unless an earlier attempt has come to its result already."""
+    names = _names(assignment)
+    kind = operator_class(assignment.operator)
+    rendered = render_arguments(kind, assignment.arguments, names)
+    operator = kind(**rendered)
+    key = _cache_key(assignment, operator, rendered, names, context)
+    if key is not None and (found := services.cached_result(key)) is not None:
+        if still_there(found.xcom):
+            context.log.info("Result taken from the cache: attempt %s of run %s.", found.attempt_id, found.run_id)
+            return _cached(assignment, operator, found, key)
+        context.log.info("The cached result of run %s is not used: a data set that it names is gone.", found.run_id)
+    return replace(_conclude(assignment, operator, _perform(operator, context), config), cache_key=key)
+
+
+def _cache_key(
+    assignment: Assignment,
+    operator: Operator,
+    rendered: Mapping[str, Json],
+    names: Mapping[str, Any],
+    context: AttemptContext,
+) -> str | None:
+    """The key of the result; None when the task has no cache, or its operator can't tell what it depends on."""
+    if assignment.cache is None:
+        return None
+    own_key = render_value(assignment.cache.get("key"), names)
+    try:
+        return result_key(assignment, operator, rendered, own_key, context)
+    except Exception as error:  # noqa: BLE001 - a third party's cache_inputs may raise anything; the task can do without
+        reason = _reason(error, masker_for(assignment.connections, assignment.variables))
+        context.log.warning("The cache is not used: %s", reason)
+        return None
+
+
+def _cached(assignment: Assignment, operator: Operator, found: CachedResult, key: str) -> Report:
+    """The report of an attempt whose result an earlier one came to."""
+    value = xcom.resolve(found.xcom) if found.has_xcom else None
+    return Report(
+        assignment.attempt_id,
+        AttemptState.SUCCESS,
+        xcom=found.xcom,
+        has_xcom=found.has_xcom,
+        follow=_follow(assignment, value) if operator.control else None,
+        cache_key=key,
+        cached=True,
+    )
 
 
 def _names(assignment: Assignment) -> Mapping[str, Any]:
@@ -93,16 +140,26 @@ def _names(assignment: Assignment) -> Mapping[str, Any]:
         data_interval_end=datetime.fromisoformat(assignment.data_interval_end),
         timezone=assignment.timezone,
     )
+    if assignment.map_value is not None:
+        names["map"] = assignment.map_value
     return {
         **names,
         "task_id": assignment.task_id,
         "try_number": assignment.try_number,
         "map_index": assignment.map_index,
-        "xcom": {task_id: xcom.resolve(value) for task_id, value in assignment.xcoms.items()},
+        "xcom": {task_id: _xcom(assignment, task_id) for task_id in assignment.xcoms},
         "params": assignment.params,
         "var": assignment.variables,
         "conn": {conn_id: _parts(conn_id, uri) for conn_id, uri in assignment.connections.items()},
     }
+
+
+def _xcom(assignment: Assignment, task_id: str) -> Json:
+    """The XCom of an upstream task; that of a mapped one is a list of values, each of which may be a reference."""
+    value = assignment.xcoms[task_id]
+    if task_id in assignment.mapped_xcoms and isinstance(value, Sequence) and not isinstance(value, str):
+        return [xcom.resolve(item) for item in value]
+    return xcom.resolve(value)
 
 
 def _parts(conn_id: str, uri: str) -> Mapping[str, Any]:
@@ -175,15 +232,32 @@ def _classify(assignment: Assignment, error: Exception, log: logging.Logger) -> 
     if isinstance(error, Skip):
         log.info("Skipped: %s", reason)
         return Report(assignment.attempt_id, AttemptState.SKIPPED, reason=reason)
+    if isinstance(error, Reschedule) and _is_moment(error.until):
+        until = error.until.astimezone(UTC)
+        log.info("%s Looking again at %s.", reason, until.isoformat(sep=" ", timespec="seconds"))
+        return Report(assignment.attempt_id, AttemptState.DEFERRED, reason=reason, resume_at=until.isoformat())
     if isinstance(error, Interrupted):
         log.info("Interrupted; it will run again.")
         return Report(assignment.attempt_id, AttemptState.CANCELLED, reason=reason)
+    if isinstance(error, Reschedule):
+        reason = (
+            f"Reschedule needs an aware datetime, such as `context.now() + timedelta(minutes=5)`, not {error.until!r}."
+        )
     if isinstance(error, YarrowError) and not _is_users(error):
         log.error("%s", reason)
     else:
         log.error("%s", masker.mask(_traceback(error)))
-    retryable = not isinstance(error, Fail | TemplateError)
-    return Report(assignment.attempt_id, AttemptState.FAILED, reason=reason, retryable=retryable)
+    return Report(
+        assignment.attempt_id,
+        AttemptState.FAILED,
+        reason=reason,
+        retryable=not isinstance(error, Fail | TemplateError | Reschedule),
+        kinds=error_kinds(error),
+    )
+
+
+def _is_moment(value: object) -> bool:
+    return isinstance(value, datetime) and value.tzinfo is not None
 
 
 def _is_users(error: YarrowError) -> bool:
@@ -223,18 +297,3 @@ def _users_part(part: TracebackType | None) -> TracebackType | None:
 
 def _package(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
-
-
-def _stamped(report: Report, context: AttemptContext, started_at: datetime, ended_at: datetime) -> Report:
-    return Report(
-        report.attempt_id,
-        report.state,
-        xcom=report.xcom,
-        has_xcom=report.has_xcom,
-        reason=report.reason,
-        retryable=report.retryable,
-        follow=report.follow,
-        metrics=context.metrics,
-        started_at=started_at.isoformat(),
-        ended_at=ended_at.isoformat(),
-    )

@@ -80,6 +80,13 @@ class Config:
     log_limit: int = setting(50 * 1024 * 1024, "Bytes of log kept for an attempt.", minimum=1024)
     variables: Mapping[str, str] = setting({}, "Variables; `YARROW_VAR_NAME` wins.", secret=True)
     connections: Mapping[str, str] = setting({}, "Connections as URIs; `YARROW_CONN_NAME` wins.", secret=True)
+    base_url: str = setting("", "Where people find the web server: for links in notifications; empty: no links.")
+    notification_timeout: float = setting(
+        10.0, "How long a receiver of notifications may take to answer.", minimum=0.1, maximum=60, seconds=True
+    )
+    notification_give_up: float = setting(
+        86400.0, "A notification that could not be delivered by then is given up.", minimum=1, seconds=True
+    )
     log_level: str = setting("INFO", "The level of the services' own log.", choices=LOG_LEVELS)
 
     @property
@@ -303,4 +310,5 @@ _SCHEMES = {
     "database_url": ("sqlite://", "postgresql://", "postgresql+psycopg://"),
     "broker_url": ("redis://", "rediss://"),
     "api_url": ("http://", "https://"),
+    "base_url": ("http://", "https://"),
 }

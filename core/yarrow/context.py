@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from yarrow import urls
+from yarrow.clock import Clock
 from yarrow.connections import Connection
 from yarrow.errors import Fail, Interrupted, NotFound
 from yarrow.jsontypes import Json
+from yarrow.operator import OtherState
 from yarrow.protocol import Assignment
 
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -32,6 +34,15 @@ class Surroundings:
     dags_folder: Path = Path("dags")
 
 
+class CachedResult(NamedTuple):
+    """What an earlier attempt came to with the same inputs."""
+
+    attempt_id: str
+    run_id: str
+    has_xcom: bool
+    xcom: Json  # or {"$ref": url}
+
+
 class Services(Protocol):
     """What the surroundings of an attempt do for it while it runs."""
 
@@ -44,6 +55,12 @@ class Services(Protocol):
     def trigger_dag(self, dag_id: str, params: Mapping[str, Json], logical_date: datetime | None) -> str:
         """Creates a run of another DAG, once for a task instance, and returns its run_id."""
 
+    def task_state(self, dag_id: str, task_id: str | None, logical_date: datetime) -> OtherState | None:
+        """Looks up the state of a run of another DAG, or of a task in it; None when there is no such run."""
+
+    def cached_result(self, key: str) -> CachedResult | None:
+        """Looks up a result by its cache key; None when there is none, and when nobody answers."""
+
     def interrupted(self) -> bool:
         """Whether the worker wants to stop."""
 
@@ -52,11 +69,19 @@ class AttemptContext:
     """A `yarrow.Context` made of an assignment, the surroundings and the services of a worker."""
 
     def __init__(
-        self, assignment: Assignment, surroundings: Surroundings, services: Services, log: logging.Logger
+        self,
+        assignment: Assignment,
+        surroundings: Surroundings,
+        services: Services,
+        log: logging.Logger,
+        clock: Clock,
+        started_at: datetime,
     ) -> None:
+        """Args: started_at: When this execution began; of a try that was put off it is not the first."""
         self._assignment = assignment
         self._surroundings = surroundings
         self._services = services
+        self._clock = clock
         self.dag_id = assignment.dag_id
         self.run_id = assignment.run_id
         self.task_id = assignment.task_id
@@ -65,6 +90,9 @@ class AttemptContext:
         self.logical_date = datetime.fromisoformat(assignment.logical_date)
         self.data_interval_start = datetime.fromisoformat(assignment.data_interval_start)
         self.data_interval_end = datetime.fromisoformat(assignment.data_interval_end)
+        self.timezone = assignment.timezone
+        first = assignment.first_started_at
+        self.first_started_at = datetime.fromisoformat(first) if first else started_at
         self.params = assignment.params
         self.downstream: Sequence[str] = assignment.dag_tasks
         self.log = log
@@ -72,6 +100,9 @@ class AttemptContext:
         self.dags_folder = surroundings.dags_folder
         self.objects_url = surroundings.objects_url
         self.metrics: dict[str, Json] = {}
+
+    def now(self) -> datetime:
+        return self._clock()
 
     @cached_property
     def work_dir(self) -> Path:
@@ -108,6 +139,9 @@ class AttemptContext:
 
     def trigger_dag(self, dag_id: str, *, params: Mapping[str, Json], logical_date: datetime | None) -> str:
         return self._services.trigger_dag(dag_id, params, logical_date)
+
+    def task_state(self, dag_id: str, task_id: str | None, logical_date: datetime) -> OtherState | None:
+        return self._services.task_state(dag_id, task_id, logical_date)
 
     def check_interrupted(self) -> None:
         if self._services.interrupted():

@@ -1,20 +1,16 @@
 """Reads cron expressions strictly, and walks through the local times that they name.
 
-A field is read here, into the plain set of its values, and croniter only ever sees such sets: it reads `5-5` as
-"every", takes a sixth field for seconds and makes times up at random for `R`. It walks on naive local time; what a
-local time means on the clock of a zone is `yarrow.dst`'s affair.
+The walk is on naive local time, day by day; what a local time means on the clock of a zone is `yarrow.dst`'s affair.
 """
 
 from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, date, datetime, time
 from functools import lru_cache
-
-from croniter import croniter
 
 PRESETS: Mapping[str, str] = {
     "@hourly": "0 * * * *",
@@ -29,10 +25,20 @@ PRESETS: Mapping[str, str] = {
 
 LONGEST_EXPRESSION = 100
 
+LAST = -1
+"""Where the number of a weekday within its month stands, as the 3 of `5#3`: the last one."""
+
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _LONGEST_MONTHS = {month: calendar.monthrange(2024, month)[1] for month in range(1, 13)}  # a leap year
 
+_TIMELESS: Mapping[str, str] = {
+    "@once": "one run, at the start date",
+    "@continuous": "a run as soon as the one before has ended",
+}
+_LAST_DAY = (LAST, LAST)
+
+_NTH = re.compile(r"(?P<day>[0-9]+|[a-z]+?)(?:l|#(?P<nth>[0-9]+))", re.ASCII)
 _ITEM = re.compile(r"(?P<low>\*|[0-9]+|[a-z]+)(?:-(?P<high>[0-9]+|[a-z]+))?(?:/(?P<step>[0-9]+))?", re.ASCII)
 
 
@@ -61,13 +67,15 @@ _FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """A cron expression, read: the values of each field. Days of the week count from Sunday, 0."""
+    """A cron expression, read: the values of each field, ascending. Days of the week count from Sunday, 0."""
 
-    minutes: frozenset[int]
-    hours: frozenset[int]
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
     days: frozenset[int] | None  # None: any. When both kinds of day are given, either may match
     months: frozenset[int]
     weekdays: frozenset[int] | None
+    last_day: bool = False  # the last day of the month as well as `days`
+    nth_weekdays: frozenset[tuple[int, int]] = frozenset()  # as well as `weekdays`: (weekday, 1 to 5 or LAST)
 
     @property
     def every_hour(self) -> bool:
@@ -75,27 +83,91 @@ class Cron:
         return len(self.hours) == 24
 
     @property
+    def either_day(self) -> bool:
+        """Whether both kinds of day are given: either is enough."""
+        return self.days is not None and self.weekdays is not None
+
+    @property
     def canonical(self) -> str:
-        """The same expression in plain lists of numbers. Some date fits it."""
+        """The same expression in plain lists. Some date fits it."""
+        marked = {
+            "day of month": ["L"] * self.last_day,
+            "day of week": [f"{day}L" if nth == LAST else f"{day}#{nth}" for day, nth in sorted(self.nth_weekdays)],
+        }
         columns = (self.minutes, self.hours, self.days, self.months, self.weekdays)
-        return " ".join(_column(values, form) for values, form in zip(columns, _FIELDS, strict=True))
+        return " ".join(
+            _column(values, form, marked.get(form.label, [])) for values, form in zip(columns, _FIELDS, strict=True)
+        )
+
+    def names(self, local: datetime) -> bool:
+        """Whether a naive local time, of a whole minute, is one of those that the expression names."""
+        return (
+            local.minute in self.minutes
+            and local.hour in self.hours
+            and local.month in self.months
+            and local.day in self._days_of(local.year, local.month)
+        )
 
     def forward(self, after: datetime) -> Iterator[datetime]:
-        """Yields the naive local times later than the naive `after`, in order. They are at most 8 years apart."""
-        walk = croniter(self.canonical, after.replace(second=0, microsecond=0))
-        while True:
-            yield walk.get_next(datetime)
+        """Yields the naive local times later than the naive `after`, in order, to the end of the calendar."""
+        for year in range(after.year, MAXYEAR + 1):
+            for month in sorted(self.months):
+                if (year, month) < (after.year, after.month):
+                    continue
+                for day in self._days_of(year, month):
+                    yield from self._later(datetime.combine(date(year, month, day), time.min), after)
 
-    def back(self, before: datetime, count: int) -> list[datetime]:
-        """Returns the newest `count` naive local times that are not later than the naive `before`, newest first."""
-        walk = croniter(self.canonical, before.replace(second=30, microsecond=0))
-        return [walk.get_prev(datetime) for _ in range(count)]
+    def back(self, before: datetime) -> Iterator[datetime]:
+        """Yields the naive local times not later than the naive `before`, newest first, to the calendar's beginning."""
+        for year in range(before.year, MINYEAR - 1, -1):
+            for month in sorted(self.months, reverse=True):
+                if (year, month) > (before.year, before.month):
+                    continue
+                for day in reversed(self._days_of(year, month)):
+                    yield from self._earlier(datetime.combine(date(year, month, day), time.min), before)
+
+    def _later(self, midnight: datetime, after: datetime) -> Iterator[datetime]:
+        """The times of a day that are later than `after`."""
+        if midnight.date() < after.date():
+            return
+        for hour in self.hours:
+            if midnight.date() > after.date() or hour >= after.hour:
+                for minute in self.minutes:
+                    if (local := midnight.replace(hour=hour, minute=minute)) > after:
+                        yield local
+
+    def _earlier(self, midnight: datetime, before: datetime) -> Iterator[datetime]:
+        """The times of a day that are not later than `before`, newest first."""
+        if midnight.date() > before.date():
+            return
+        for hour in reversed(self.hours):
+            if midnight.date() < before.date() or hour <= before.hour:
+                for minute in reversed(self.minutes):
+                    if (local := midnight.replace(hour=hour, minute=minute)) <= before:
+                        yield local
+
+    def _days_of(self, year: int, month: int) -> list[int]:
+        """The days of a month that fit."""
+        first, length = calendar.monthrange(year, month)  # Monday is 0 here
+        every_day = range(1, length + 1)
+        if self.days is None and self.weekdays is None:
+            return list(every_day)
+        return [day for day in every_day if self._fits(day, (first + day) % 7, length)]
+
+    def _fits(self, day: int, weekday: int, length: int) -> bool:
+        if self.days is not None and (day in self.days or (self.last_day and day == length)):
+            return True
+        if self.weekdays is None:
+            return False
+        if weekday in self.weekdays or (weekday, (day + 6) // 7) in self.nth_weekdays:
+            return True
+        return day + 7 > length and (weekday, LAST) in self.nth_weekdays
 
 
-def _column(values: frozenset[int] | None, form: _Field) -> str:
+def _column(values: Collection[int] | None, form: _Field, marked: list[str]) -> str:
     if values is None or len(values) == form.size:
         return "*"
-    return ",".join(map(str, sorted(values)))
+    return ",".join([*map(str, sorted(values)), *marked])
 
 
 def is_once(expr: str | tuple[str, ...] | None) -> bool:
@@ -103,36 +175,48 @@ def is_once(expr: str | tuple[str, ...] | None) -> bool:
     return isinstance(expr, str) and expr.strip().lower() == "@once"
 
 
+def is_continuous(expr: str | tuple[str, ...] | None) -> bool:
+    """Whether an expression is the preset that names no times: a run starts when the one before has ended."""
+    return isinstance(expr, str) and expr.strip().lower() == "@continuous"
+
+
 @lru_cache(maxsize=1024)
 def parse_cron(expr: str) -> Cron:
     """Reads an expression of five fields or a preset. Raises ValueError with a sentence."""
     columns = _columns(expr)
-    values = []
+    values: list[frozenset[int] | None] = []
+    marked: set[tuple[int, int]] = set()
     for text, form in zip(columns, _FIELDS, strict=True):
         try:
-            values.append(_parse_field(text.lower(), form))
+            values.append(_parse_field(text.lower(), form, marked))
         except ValueError as error:
             raise ValueError(f"The cron expression `{expr}` is not valid: {error}") from None
     minutes, hours, days, months, weekdays = values
     cron = Cron(
-        minutes=minutes or frozenset(range(60)),
-        hours=hours or frozenset(range(24)),
+        minutes=tuple(range(60)) if minutes is None else tuple(sorted(minutes)),
+        hours=tuple(range(24)) if hours is None else tuple(sorted(hours)),
         days=days,
-        months=months or frozenset(_LONGEST_MONTHS),
+        months=frozenset(_LONGEST_MONTHS) if months is None else months,
         weekdays=weekdays,
+        last_day=days is not None and _LAST_DAY in marked,
+        nth_weekdays=frozenset() if weekdays is None else frozenset(marked - {_LAST_DAY}),
     )
     return _simplify_days(cron, expr)
 
 
 def cron_pattern() -> str:
-    """A regular expression, for editors, of what `parse_cron` reads, and of `@once`. It lets a little more pass."""
-    presets = "|".join(_any_case(name) for name in (*PRESETS, "@once"))
+    """A regular expression, for editors, of what a schedule may say. It lets a little more pass than `parse_cron`."""
+    presets = "|".join(_any_case(name) for name in (*PRESETS, *_TIMELESS))
     columns = []
     for form in _FIELDS:
         highest = 7 if form.label == "day of week" else form.high
         numbers = "|".join(str(number) for number in range(form.low, highest + 1))
         value = f"(?:{'|'.join([f'0*(?:{numbers})', *map(_any_case, form.names)])})"
         item = rf"(?:\*|{value}(?:-{value})?)(?:/0*[1-9][0-9]?)?"
+        if form.label == "day of month":
+            item = f"(?:{item}|[Ll])"
+        elif form.label == "day of week":
+            item = f"(?:{item}|{value}(?:#[1-5]|[Ll]))"
         columns.append(f"{item}(?:,{item})*")
     five = "[ \\t]+".join(columns)
     return rf"^\s*(?:{presets}|{five})\s*$"
@@ -165,21 +249,35 @@ def _preset(name: str) -> str:
         return PRESETS[name]
     except KeyError:
         pass
-    if name == "@once":
-        raise ValueError("`@once` has no fire times: it means one run, at the start date.")
-    raise ValueError(f"There is no preset `{name}`; there are {', '.join(PRESETS)} and @once.")
+    if name in _TIMELESS:
+        raise ValueError(f"`{name}` has no fire times: it means {_TIMELESS[name]}. It stands alone.")
+    raise ValueError(f"There is no preset `{name}`; there are {', '.join([*PRESETS, *_TIMELESS])}.")
 
 
-def _parse_field(text: str, form: _Field) -> frozenset[int] | None:
-    """The values of a field; None for `*`."""
+def _parse_field(text: str, form: _Field, marked: set[tuple[int, int]]) -> frozenset[int] | None:
+    """The values of a field; None for `*`. Its items with `L` and `#` are put into `marked`."""
     values: set[int] = set()
     unrestricted = False
     for item in text.split(","):
         if item == "*":
             unrestricted = True
+        elif (mark := _parse_mark(item, form)) is not None:
+            marked.add(mark)
         else:
             values.update(_parse_item(item, form))
     return None if unrestricted else frozenset(values)
+
+
+def _parse_mark(item: str, form: _Field) -> tuple[int, int] | None:
+    """What `L`, `5L` and `5#3` stand for: the last day, or a weekday with its number; None for other items."""
+    if form.label == "day of month":
+        return _LAST_DAY if item == "l" else None
+    match = _NTH.fullmatch(item) if form.label == "day of week" else None
+    if match is None:
+        return None
+    if match["nth"] is not None and not 1 <= int(match["nth"]) <= 5:
+        raise ValueError(f"`#` is followed by 1 to 5, not by {match['nth']}; the last one is `{match['day']}L`.")
+    return _value(match["day"], form) % 7, int(match["nth"]) if match["nth"] is not None else LAST
 
 
 def _parse_item(item: str, form: _Field) -> list[int]:
@@ -229,12 +327,15 @@ def _value(text: str, form: _Field) -> int:
     return value
 
 
+_MARKS = {
+    "day of month": "`L` stands alone there: the last day of the month.",
+    "day of week": "The last Friday of a month is `5L`, the third is `5#3`.",
+}
+_NO_MARKS = "`L` and `#` belong to the days."
 _EXTENSIONS = {
     "h": "`H` (a hashed value) is not supported, write the number",
     "r": "`R` (a random value) is not supported, write the number",
     "?": "`?` is not supported, write `*`",
-    "#": "`#` (the nth weekday of a month) is not supported",
-    "l": "`L` (the last) is not supported",
     "w": "`W` (the nearest weekday) is not supported",
 }
 
@@ -243,6 +344,8 @@ def _unreadable(item: str, form: _Field) -> str:
     for mark, sentence in _EXTENSIONS.items():
         if mark in item and not re.sub(rf"[0-9()/#?-]|{re.escape(mark)}", "", item):
             return f"in the {form.label} field, {sentence}."
+    if re.fullmatch(r"[0-9a-z-]*(?:l|#)[0-9l#-]*", item):
+        return f"`{item}` can't be read in the {form.label} field. {_MARKS.get(form.label, _NO_MARKS)}"
     return (
         f"`{item}` can't be read in the {form.label} field." if item else f"the {form.label} field has an empty item."
     )
@@ -253,8 +356,8 @@ def _simplify_days(cron: Cron, expr: str) -> Cron:
     if cron.days is None:
         return cron
     if cron.weekdays is not None and (len(cron.days) == 31 or len(cron.weekdays) == 7):
-        return replace(cron, days=None, weekdays=None)
-    if min(cron.days) <= max(_LONGEST_MONTHS[month] for month in cron.months):
+        return replace(cron, days=None, weekdays=None, last_day=False, nth_weekdays=frozenset())
+    if cron.last_day or min(cron.days) <= max(_LONGEST_MONTHS[month] for month in cron.months):
         return cron
     if cron.weekdays is not None:
         return replace(cron, days=None)

@@ -12,7 +12,10 @@ from yarrow.states import RunState, TaskState
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """How a task ended."""
+    """How a task ended, or one instance of a mapped one.
+
+    Of a mapped task as a whole the state is the one that counts most, and the XCom the list of those of its instances.
+    """
 
     task_id: str
     state: TaskState
@@ -21,6 +24,8 @@ class TaskResult:
     reason: str | None = None
     log: tuple[str, ...] = ()  # every line of every try that was logged or printed, secrets masked
     metrics: Mapping[str, Json] = field(default_factory=dict)  # of the last try
+    map_index: int = -1
+    instances: tuple[TaskResult, ...] = ()  # of a mapped task, in the order of their indexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class DagResult:
 class Moved:
     """A task instance got into another state."""
 
-    task_id: str
+    task_id: str  # with its index when the task is mapped: `score[3]`
     state: TaskState
     try_number: int
     reason: str | None

@@ -2,114 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 
+from yarrow import approvals
+from yarrow.choices import unwanted
+from yarrow.decisions import (
+    Decisions,
+    Expansion,
+    PastView,
+    Question,
+    RunDecision,
+    RunView,
+    TaskDecision,
+    TaskView,
+)
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
+from yarrow.language.durations import format_duration
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import compile_expression, run_names, shorten
-from yarrow.mapping import Instance
-from yarrow.states import FAILED_TASK_STATES, RunState, TaskState
-from yarrow.trigger_rules import Counts, Judgement, Verdict, judge
+from yarrow.mapping import Instance, Xcoms, expand, names_map
+from yarrow.past import unmet
+from yarrow.run_end import end_of_run, fail_fast_reason, failed_run, failures, label, sentence
+from yarrow.standing import Standing
+from yarrow.states import FINISHED_TASK_STATES, RunState, TaskState
+from yarrow.trigger_rules import TEARDOWN_RULE, Judgement, Verdict, judge
 
-
-@dataclass(frozen=True, slots=True)
-class TaskView:
-    """What is known of one task instance.
-
-    A mapped task has one instance with the index -1 until its `expand` is known, and then one for each value, from 0.
-    """
-
-    task_id: str
-    state: TaskState
-    try_number: int = 0
-    max_tries: int = 1
-    wait_until: datetime | None = None  # of a state that waits: when it is over
-    follow: tuple[str, ...] | None = None  # what a control operator chose
-    map_index: int = -1
-    map_value: Mapping[str, Json] | None = None  # what `map.name` stands for
-    stopping: bool = False  # running, and its worker has been told to stop it
-
-
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """What is known of one run. Instants are aware UTC."""
-
-    dag_id: str
-    run_id: str
-    state: RunState
-    logical_date: datetime
-    data_interval_start: datetime
-    data_interval_end: datetime
-    params: Mapping[str, Json]
-    started_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PastView:
-    """The run before, as tasks with `depends_on_past` or `wait_for_downstream` have to know it."""
-
-    run_id: str
-    tasks: Mapping[str, Sequence[TaskState]]  # task id -> the states of its instances; a task it has not is absent
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What a task asks a person."""
-
-    message: str
-    default: str | None = None  # approve or reject: the answer when nobody gives one; None: it fails then
-    due_at: datetime | None = None  # None: it waits for ever
-
-
-@dataclass(frozen=True, slots=True)
-class Expansion:
-    """A mapped task becomes so many instances: its instance -1 gets the index 0, and the others are new.
-
-    They are in the state `none` then. Later decisions name them by their index.
-    """
-
-    task_id: str
-    values: tuple[Mapping[str, Json], ...]  # at least one
-
-
-@dataclass(frozen=True, slots=True)
-class TaskDecision:
-    """One move of one task instance.
-
-    From `running` it is a wish: its worker is told to stop it, and it ends in `to_state` when that has happened. From
-    `queued` its attempt is taken back.
-    """
-
-    task_id: str
-    from_state: TaskState
-    to_state: TaskState
-    reason: str | None = None
-    map_index: int = -1
-    question: Question | None = None  # to `awaiting_input`: what is asked
-    answer: str | None = None  # from `awaiting_input`: approve or reject, by default
-    follow: tuple[str, ...] | None = None  # from `awaiting_input`: () cuts off what comes after it
-
-
-@dataclass(frozen=True, slots=True)
-class RunDecision:
-    """The end of a run."""
-
-    from_state: RunState
-    to_state: RunState
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """All that is to be done about a run now; empty when nothing is. Expansions come first."""
-
-    tasks: tuple[TaskDecision, ...] = ()
-    run: RunDecision | None = None
-    wait_until: datetime | None = None  # the next moment at which time alone changes something
-    expansions: tuple[Expansion, ...] = ()
+__all__ = [
+    "Decisions",
+    "Expansion",
+    "PastView",
+    "Question",
+    "RunDecision",
+    "RunView",
+    "TaskDecision",
+    "TaskView",
+    "decide",
+]
 
 
 def decide(
@@ -133,161 +63,270 @@ def decide(
     """
     if run.state is not RunState.RUNNING:
         return Decisions()
-    deciding = _Deciding(spec, run, {view.task_id: view for view in tasks}, {name: v for (name, _), v in xcoms.items()})
-    wait_until = deciding.retry(now)
-    deciding.skip_what_was_not_chosen()
-    deciding.start()
-    end = deciding.end()
-    return Decisions(tuple(deciding.decisions), end, None if end else wait_until)
+    deciding = _Deciding(spec, run, tasks, now, xcoms, past)
+    end = deciding.everything()
+    wait_until = None if end else deciding.wait_until
+    return Decisions(tuple(deciding.decisions), end, wait_until, tuple(deciding.expansions))
 
 
 class _Deciding:
-    """The states of the tasks as they become, decision by decision."""
+    """The states of the task instances as they become, decision by decision."""
 
-    def __init__(self, spec: DagSpec, run: RunView, tasks: Mapping[str, TaskView], xcoms: Mapping[str, Json]) -> None:
+    def __init__(
+        self,
+        spec: DagSpec,
+        run: RunView,
+        tasks: Iterable[TaskView],
+        now: datetime,
+        xcoms: Mapping[Instance, Json],
+        past: PastView | None,
+    ) -> None:
         self._spec = spec
         self._run = run
-        self._tasks = tasks
-        self._xcoms = xcoms
-        self._states = {task_id: tasks[task_id].state for task_id in spec.tasks}
-        self._waiting = [task_id for task_id, state in self._states.items() if state is TaskState.NONE]
+        self._now = now
+        self._past = past
+        self._standing = Standing(spec, tasks)
+        self._xcoms = Xcoms(spec, xcoms)
         self._names: Mapping[str, object] | None = None
+        self._setups = spec.required_setups
+        self._held: set[str] = set()  # the mapped tasks whose `when` was true for all their instances
+        self._answered: list[tuple[str, int, tuple[str, ...]]] = []  # what approvals let follow, decided on just now
+        self._open = self._standing.waiting_tasks()
+        self._waits_for_past = False
+        self._stopped = False
         self.decisions: list[TaskDecision] = []
+        self.expansions: list[Expansion] = []
+        self.wait_until: datetime | None = None
 
-    def _move(self, task_id: str, to_state: TaskState, reason: str | None = None) -> None:
-        self.decisions.append(TaskDecision(task_id, self._states[task_id], to_state, reason))
-        self._states[task_id] = to_state
+    def everything(self) -> RunDecision | None:
+        """Decides on all there is to decide on. Returns the end of the run when it has come."""
+        if (overdue := self._overdue()) is not None:
+            self._stop(overdue, TaskState.SKIPPED, teardowns_too=True)
+            return None if self._under_way() else failed_run(overdue)
+        self._fail_fast()
+        self._wake()
+        self._skip_what_was_not_chosen()
+        self._start()
+        return self._end()
 
-    def retry(self, now: datetime) -> datetime | None:
-        """Schedules the retries that are due. Returns when the next of the others is."""
-        next_due: datetime | None = None
-        for task_id, state in self._states.items():
-            if state is not TaskState.UP_FOR_RETRY:
+    def _move(self, task_id: str, map_index: int, to_state: TaskState, reason: str | None = None) -> None:
+        from_state = self._standing.move(task_id, map_index, to_state)
+        self._note(TaskDecision(task_id, from_state, to_state, reason, map_index))
+
+    def _note(self, decision: TaskDecision) -> None:
+        self.decisions.append(decision)
+        if decision.to_state is TaskState.FAILED:
+            self._fail_fast()
+
+    def _fail(self, task: TaskSpec, map_index: int, reason: str) -> None:
+        if task.soft_fail:
+            self._move(task.task_id, map_index, TaskState.SKIPPED, f"{reason} (soft_fail)")
+        else:
+            self._move(task.task_id, map_index, TaskState.FAILED, reason)
+
+    def _wait(self, moment: datetime) -> None:
+        if self.wait_until is None or moment < self.wait_until:
+            self.wait_until = moment
+
+    # Stopping a run.
+
+    def _overdue(self) -> str | None:
+        """Why the run is to be stopped, when it has taken too long."""
+        timeout = self._spec.dagrun_timeout
+        if timeout is None or self._run.started_at is None:
+            return None
+        due = self._run.started_at + timedelta(seconds=timeout)
+        if due <= self._now:
+            return f"dagrun_timeout of {format_duration(timeout)} is over"
+        self._wait(due)
+        return None
+
+    def _fail_fast(self) -> None:
+        """Stops all but the teardowns when a task has failed and the DAG is to end at that."""
+        if self._spec.fail_fast and not self._stopped and (failed := failures(self._spec, self._standing)):
+            self._stop(fail_fast_reason(failed), TaskState.FAILED, teardowns_too=False)
+
+    def _stop(self, reason: str, running_to: TaskState, *, teardowns_too: bool) -> None:
+        """Stops the tasks that run, which end in `running_to` some time later, and skips all others that are left."""
+        self._stopped = True
+        made, self.decisions = self.decisions, []
+        for decision in made:
+            if decision.to_state.finished or self._spec.tasks[decision.task_id].teardown:
+                self.decisions.append(decision)
+            else:  # nothing has come of it yet
+                self._standing.move(decision.task_id, decision.map_index, decision.from_state)
+        for task_id, map_index in self._standing.those(_UNFINISHED):
+            if self._spec.tasks[task_id].teardown and not teardowns_too:
                 continue
-            due = self._tasks[task_id].wait_until
-            if due is None or due <= now:
-                self._move(task_id, TaskState.SCHEDULED)
-            elif next_due is None or due < next_due:
-                next_due = due
-        return next_due
+            if self._standing.state(task_id, map_index) is not TaskState.RUNNING:
+                self._move(task_id, map_index, TaskState.SKIPPED, reason)
+            elif not self._told_to_stop(task_id, map_index):
+                self.decisions.append(TaskDecision(task_id, TaskState.RUNNING, running_to, reason, map_index))
 
-    def skip_what_was_not_chosen(self) -> None:
-        """Skips the waiting tasks that a branch did not choose or that a short circuit cut off."""
-        if not self._waiting:
+    def _told_to_stop(self, task_id: str, map_index: int) -> bool:
+        view = self._standing.view(task_id, map_index)
+        return view is not None and view.stopping
+
+    # What time brings about.
+
+    def _wake(self) -> None:
+        """Ends the waits that are over, and notes when the next of the others is."""
+        waiting = _WAITING & self._standing.present()
+        if not waiting:
             return
-        for task_id, view in self._tasks.items():
-            follow = view.follow
-            if follow is None or view.state is not TaskState.SUCCESS or task_id not in self._states:
-                continue
-            if self._spec.tasks[task_id].operator == "short_circuit":
-                unwanted, reason = self._cut_off(task_id, follow), f"`{task_id}` cut off what comes after it"
-            else:
-                unwanted, reason = self._not_chosen(task_id, follow), f"branch `{task_id}` did not choose it"
-            for child in unwanted:
-                if self._states[child] is TaskState.NONE:
-                    self._move(child, TaskState.SKIPPED, reason)
+        for task_id, map_index in self._standing.those(waiting):
+            state, view = self._standing.state(task_id, map_index), self._standing.view(task_id, map_index)
+            due = None if view is None else view.wait_until
+            if state not in waiting:
+                continue  # a question that nobody answered has failed, and with it the run
+            if due is not None and due > self._now:
+                self._wait(due)
+            elif state is not TaskState.AWAITING_INPUT:
+                self._move(task_id, map_index, TaskState.SCHEDULED)
+            elif due is not None:
+                self._answer_by_default(self._spec.tasks[task_id], map_index)
 
-    def _cut_off(self, task_id: str, follow: Sequence[str]) -> Iterable[str]:
-        return () if follow else self._descendants(self._spec.downstream[task_id])
+    def _answer_by_default(self, task: TaskSpec, map_index: int) -> None:
+        answer, reason = approvals.default_answer(task), approvals.lateness(task)
+        state, follow = approvals.outcome(task, answer)
+        if state is TaskState.SKIPPED:
+            reason = f"{reason} (soft_fail)"
+        if follow is not None:
+            self._answered.append((task.task_id, map_index, follow))
+        from_state = self._standing.move(task.task_id, map_index, state)
+        self._note(TaskDecision(task.task_id, from_state, state, reason, map_index, answer=answer, follow=follow))
 
-    def _not_chosen(self, task_id: str, follow: Sequence[str]) -> Iterable[str]:
-        """The direct downstream tasks that are neither chosen nor somewhere downstream of a chosen one."""
-        children = self._spec.downstream[task_id]
-        unwanted = [child for child in children if child not in follow and self._states[child] is TaskState.NONE]
-        if not unwanted:
-            return ()
-        reached = self._descendants(child for child in children if child in follow)
-        return [child for child in unwanted if child not in reached]
+    # What others chose.
 
-    def _descendants(self, task_ids: Iterable[str]) -> Mapping[str, None]:
-        """The tasks and all that is downstream of them, in the order in which they are reached."""
-        found = dict.fromkeys(task_ids)
-        waiting = list(found)
-        while waiting:
-            for child in self._spec.downstream[waiting.pop()]:
-                if child not in found:
-                    found[child] = None
-                    waiting.append(child)
-        return found
+    def _skip_what_was_not_chosen(self) -> None:
+        """Skips the waiting tasks that a branch did not choose, or that a short circuit or an approval cut off."""
+        if not self._open:
+            return
+        for task_id, map_index, follow in (*self._standing.chosen(), *self._answered):
+            children, reason = unwanted(self._spec, task_id, follow, self._standing.waits)
+            for child in children:
+                instances = self._standing.instances(child)
+                for index in (map_index,) if map_index in instances else tuple(instances):
+                    if instances[index] is TaskState.NONE:
+                        self._move(child, index, TaskState.SKIPPED, reason)
 
-    def start(self) -> None:
+    # Starting what may run.
+
+    def _start(self) -> None:
         """Applies the trigger rules of the tasks that have not started.
 
         Tasks stand in a topological order, so one pass sees every consequence; another makes sure of it.
         """
         settled = True
-        while self._waiting and settled:
+        single, tasks = self._standing.single, self._spec.tasks
+        while self._open and settled:
             settled = False
-            waiting, self._waiting = self._waiting, []
-            for task_id in waiting:
-                if self._states[task_id] is TaskState.NONE:
-                    settled = self._start(self._spec.tasks[task_id]) or settled
-                if self._states[task_id] is TaskState.NONE:
-                    self._waiting.append(task_id)
+            opened, self._open = self._open, []
+            for task_id in opened:
+                if single[task_id] is TaskState.NONE:
+                    settled = self._start_single(tasks[task_id]) or settled
+                if (state := single[task_id]) is None:
+                    settled = self._start_several(tasks[task_id]) or settled
+                    if self._standing.waits(task_id):
+                        self._open.append(task_id)
+                elif state is TaskState.NONE:
+                    self._open.append(task_id)
 
-    def _start(self, task: TaskSpec) -> bool:
-        """Returns whether the task is finished by it, which others may have waited for."""
-        judgement = self._judge(task)
-        if judgement is None or judgement.verdict is Verdict.WAIT:
+    def _start_single(self, task: TaskSpec) -> bool:
+        if task.map_group is not None:
+            return self._expand_group(task)
+        verdict, reason = self._verdict(task, -1)
+        return verdict is not Verdict.WAIT and self._apply(task, -1, verdict, reason)
+
+    def _start_several(self, task: TaskSpec) -> bool:
+        alike = self._verdict(task, 0) if task.map_group is None else None
+        settled = False
+        for task_id, index in self._standing.those((TaskState.NONE,), (task.task_id,)):
+            if self._standing.state(task_id, index) is TaskState.NONE:  # and not stopped meanwhile
+                settled = self._apply(task, index, *(alike or self._verdict(task, index))) or settled
+        return settled
+
+    def _apply(self, task: TaskSpec, map_index: int, verdict: Verdict, reason: str | None) -> bool:
+        """Returns whether something has come of it that other tasks may have waited for."""
+        if verdict is Verdict.WAIT:
             return False
-        if judgement.verdict is not Verdict.RUN:
-            skipped = judgement.verdict is Verdict.SKIP
-            state = TaskState.SKIPPED if skipped else TaskState.UPSTREAM_FAILED
-            self._move(task.task_id, state, self._explain(task, judgement))
+        if verdict is not Verdict.RUN:
+            state = TaskState.SKIPPED if verdict is Verdict.SKIP else TaskState.UPSTREAM_FAILED
+            self._move(task.task_id, map_index, state, reason)
             return True
-        if task.when is not None and not self._holds(task.task_id, task.when):
+        if self._past is not None and unmet(task, self._spec.downstream[task.task_id], self._past) is not None:
+            self._waits_for_past = True
+            return False
+        if task.expand is not None and map_index < 0:
+            return self._expand(task)
+        if task.when is not None and task.task_id not in self._held and not self._holds(task, map_index, task.when):
             return True
         if task.operator == "empty":  # there is nothing to execute
-            self._move(task.task_id, TaskState.SUCCESS)
+            self._move(task.task_id, map_index, TaskState.SUCCESS)
             return True
-        self._move(task.task_id, TaskState.SCHEDULED)
+        if task.operator == approvals.OPERATOR:
+            return self._ask(task, map_index)
+        self._move(task.task_id, map_index, TaskState.SCHEDULED)
         return False
 
-    def _judge(self, task: TaskSpec) -> Judgement | None:
-        """What the trigger rule says; None without asking it when no upstream task has ended."""
-        success = skipped = failed = upstream_failed = removed = 0
-        states = self._states
-        for upstream in task.upstream:
-            state = states[upstream]
-            if state is TaskState.SUCCESS:
-                success += 1
-            elif state is TaskState.NONE:
-                continue
-            elif state is TaskState.SKIPPED:
-                skipped += 1
-            elif state is TaskState.FAILED:
-                failed += 1
-            elif state is TaskState.UPSTREAM_FAILED:
-                upstream_failed += 1
-            elif state is TaskState.REMOVED:
-                removed += 1
-        ended = success or skipped or failed or upstream_failed or removed
-        if task.upstream and not ended and task.trigger_rule != "always":
-            return None
-        counts = Counts(len(task.upstream), success, skipped, failed, upstream_failed, removed)
-        return judge(task.trigger_rule, counts)
+    def _verdict(self, task: TaskSpec, map_index: int) -> tuple[Verdict, str | None]:
+        """What the trigger rule says of an instance, and why if it ends by that."""
+        if not task.upstream or task.trigger_rule == "always":
+            return Verdict.RUN, None
+        ready = True
+        if self._setups and (setups := self._setups.get(task.task_id)):
+            judgement = judge("all_success", self._standing.counts_among(setups, task, map_index))
+            if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
+                return judgement.verdict, self._because(task, map_index, judgement, setups, "setup")
+            ready = judgement.verdict is Verdict.RUN
+        counts = self._standing.counts(task, map_index)
+        if counts is None:
+            return _WAIT
+        judgement = judge(task.trigger_rule, counts)
+        if judgement.verdict is Verdict.WAIT or (judgement.verdict is Verdict.RUN and not ready):
+            return _WAIT
+        if judgement.verdict is Verdict.RUN:
+            return Verdict.RUN, None
+        reason = self._because(task, map_index, judgement, task.upstream, "upstream task")
+        plain = task.trigger_rule in ("all_success", TEARDOWN_RULE)
+        return judgement.verdict, reason if plain else f"{reason} (trigger rule `{task.trigger_rule}`)"
 
-    def _explain(self, task: TaskSpec, judgement: Judgement) -> str:
-        """Why the trigger rule ended a task, naming the upstream task that brought it about."""
-        reason = judgement.reason
-        for upstream in task.upstream:
-            if self._states[upstream] in judgement.because:
-                reason = f"upstream task `{upstream}` {_ENDED[self._states[upstream]]}"
-                break
-        return reason if task.trigger_rule == "all_success" else f"{reason} (trigger rule `{task.trigger_rule}`)"
+    def _because(self, task: TaskSpec, map_index: int, judgement: Judgement, task_ids: Iterable[str], what: str) -> str:
+        """Why a task ends by a judgement, naming the first task instance that was enough for it."""
+        for task_id in task_ids if judgement.because else ():
+            state = self._standing.single[task_id]
+            if state is not None:
+                if state in judgement.because:
+                    return f"{what} `{task_id}` {_ENDED[state]}"
+            elif found := self._standing.first_seen(task_id, task, map_index, judgement.because):
+                return f"{what} {label(found)} {_ENDED[self._standing.state(*found)]}"
+        return judgement.reason
 
-    def _holds(self, task_id: str, when: str) -> bool:
-        """Whether the `when` of a task is true. If it is not, or makes no sense, the task ends here."""
+    def _holds(self, task: TaskSpec, map_index: int, when: str) -> bool:
+        """Whether the `when` of an instance is true. If it is not, or makes no sense, the instance ends here."""
         try:
-            if compile_expression(when).render(self._context()):
+            if compile_expression(when).render(self._context(task, map_index)):
                 return True
         except TemplateError as error:
-            self._move(task_id, TaskState.FAILED, f"`when` can't be evaluated: {error}")
+            self._fail(task, map_index, f"`when` can't be evaluated: {error}")
             return False
-        self._move(task_id, TaskState.SKIPPED, f"`when` is false: `{shorten(when)}`")
+        self._move(task.task_id, map_index, TaskState.SKIPPED, f"`when` is false: `{shorten(when)}`")
         return False
 
-    def _context(self) -> Mapping[str, object]:
+    def _ask(self, task: TaskSpec, map_index: int) -> bool:
+        try:
+            question = approvals.question(task, self._context(task, map_index), self._now)
+        except TemplateError as error:
+            self._fail(task, map_index, str(error))
+            return True
+        from_state = self._standing.move(task.task_id, map_index, TaskState.AWAITING_INPUT)
+        self._note(TaskDecision(task.task_id, from_state, TaskState.AWAITING_INPUT, None, map_index, question))
+        if question.due_at is not None:
+            self._wait(question.due_at)
+        return False
+
+    def _context(self, task: TaskSpec, map_index: int) -> Mapping[str, object]:
+        """The names that the expressions of an instance may use."""
         if self._names is None:
             run = self._run
             names = run_names(
@@ -298,34 +337,80 @@ class _Deciding:
                 data_interval_end=run.data_interval_end,
                 timezone=self._spec.timezone,
             )
-            self._names = {**names, "params": run.params, "xcom": self._xcoms}
-        return self._names
+            self._names = {**names, "params": run.params}
+        names = {**self._names, "xcom": self._xcoms.seen_by(task, map_index)}
+        value = self._standing.map_value(task.task_id, map_index)
+        return names if value is None else {**names, "map": value}
 
-    def end(self) -> RunDecision | None:
+    # Mapped tasks.
+
+    def _expand(self, task: TaskSpec) -> bool:
+        """Makes a mapped task that may run its instances."""
+        if task.when is not None and not names_map(task.when):
+            if not self._holds(task, -1, task.when):
+                return True
+            self._held.add(task.task_id)
+        self._become(task, (task.task_id,))
+        return True
+
+    def _expand_group(self, task: TaskSpec) -> bool:
+        """Makes all tasks of a mapped group their instances, when all have ended over whose XComs it is mapped."""
+        assert task.map_group is not None
+        single = self._standing.single
+        members = [name for name in self._spec.map_groups[task.map_group] if single[name] is TaskState.NONE]
+        counts = self._standing.counts_among(task.expand_xcoms, task, -1)
+        if not counts.all_done:
+            return False
+        judgement = judge("none_failed" if counts.broken else "none_skipped", counts)
+        if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
+            state = TaskState.SKIPPED if judgement.verdict is Verdict.SKIP else TaskState.UPSTREAM_FAILED
+            reason = self._because(task, -1, judgement, task.expand_xcoms, "`expand`: task")
+            for name in members:
+                self._move(name, -1, state, reason)
+        else:
+            self._become(task, members)
+        return True
+
+    def _become(self, task: TaskSpec, members: Iterable[str]) -> None:
+        """Makes tasks that are mapped over the same values their instances; without any values they are skipped."""
+        try:
+            values = tuple(expand(task, self._context(task, -1)))
+        except TemplateError as error:
+            for name in members:
+                if self._standing.single[name] is TaskState.NONE:
+                    self._fail(self._spec.tasks[name], -1, str(error))
+            return
+        for name in members:
+            if values:
+                self.expansions.append(Expansion(name, values))
+                self._standing.expand(name, values)
+            else:
+                self._move(name, -1, TaskState.SKIPPED, "`expand` is empty")
+
+    # The end.
+
+    def _under_way(self) -> bool:
+        return not self._standing.present().isdisjoint(_UNDER_WAY)
+
+    def _end(self) -> RunDecision | None:
         """Ends the run when every task has ended, or when none of those left can ever run."""
-        if any(state in _UNDER_WAY for state in self._states.values()):
+        if self._under_way():
             return None
-        if self._waiting:
-            return self._deadlock(self._waiting)
-        states, downstream = self._states, self._spec.downstream
-        broken = [task_id for task_id in states if not downstream[task_id] and states[task_id] in FAILED_TASK_STATES]
-        if not broken:
-            return RunDecision(RunState.RUNNING, RunState.SUCCESS)
-        failed = [task_id for task_id, state in states.items() if state is TaskState.FAILED]
-        return RunDecision(
-            RunState.RUNNING,
-            RunState.FAILED,
-            _sentence(failed, "failed") if failed else _sentence(broken, "could not run"),
-        )
-
-    def _deadlock(self, left: Sequence[str]) -> RunDecision:
-        for task_id in left:
-            self._move(task_id, TaskState.UPSTREAM_FAILED, "deadlock: its trigger rule can never be met")
-        reason = f"deadlock: nothing runs, and {_sentence(left, 'can never run')}"
-        return RunDecision(RunState.RUNNING, RunState.FAILED, reason)
+        if not self._open:
+            return end_of_run(self._spec, self._standing)
+        if self._waits_for_past:
+            return None
+        left = self._standing.those((TaskState.NONE,))
+        for task_id, map_index in left:
+            self._move(task_id, map_index, TaskState.UPSTREAM_FAILED, "deadlock: its trigger rule can never be met")
+        return failed_run(f"deadlock: nothing runs, and {sentence(left, 'can never run')}")
 
 
-_UNDER_WAY = (TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED, TaskState.UP_FOR_RETRY)
+_WAIT = (Verdict.WAIT, None)
+
+_WAITING = frozenset({TaskState.UP_FOR_RETRY, TaskState.UP_FOR_RESCHEDULE, TaskState.AWAITING_INPUT})
+_UNDER_WAY = _WAITING | {TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED}
+_UNFINISHED = frozenset(TaskState) - FINISHED_TASK_STATES
 
 _ENDED: Mapping[TaskState, str] = {
     TaskState.SUCCESS: "succeeded",
@@ -333,15 +418,3 @@ _ENDED: Mapping[TaskState, str] = {
     TaskState.FAILED: "failed",
     TaskState.UPSTREAM_FAILED: "could not run",
 }
-
-_NAMED = 5
-"""How many tasks a sentence names."""
-
-
-def _sentence(task_ids: Sequence[str], verb: str) -> str:
-    """A sentence about one or several tasks: "tasks `a`, `b` and 3 more failed"."""
-    named = [f"`{task_id}`" for task_id in task_ids[:_NAMED]]
-    if len(task_ids) > _NAMED:
-        named.append(f"{len(task_ids) - _NAMED} more")
-    *others, last = named
-    return f"tasks {', '.join(others)} and {last} {verb}" if others else f"task {last} {verb}"

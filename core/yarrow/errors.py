@@ -69,6 +69,10 @@ class Refused(YarrowError):
     """The attempt is no longer this worker's."""
 
 
+class Undelivered(YarrowError):
+    """A notification could not be delivered, or nothing says that it was."""
+
+
 class TemplateError(YarrowError):
     """A template can't be rendered."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
-from yarrow.cron import Cron, is_once, parse_cron
+from yarrow.cron import Cron, is_continuous, is_once, parse_cron
 from yarrow.dst import EVERY_HOUR, Policy, local_start, readings, to_instants
 from yarrow.language.spec import ScheduleSpec
 from yarrow.zones import load_zone
@@ -35,8 +36,18 @@ class Fires(ABC):
         """Yields the instants strictly later than an instant, in strictly ascending order."""
 
     @abstractmethod
+    def newest(self, instant: datetime, count: int) -> list[datetime]:
+        """The newest `count` that are not later than an instant, ascending; fewer at the beginning of time."""
+
     def latest(self, instant: datetime) -> datetime | None:
         """The newest that is not later than an instant; None at the beginning of time."""
+        newest = self.newest(instant, 1)
+        return newest[0] if newest else None
+
+    def count(self, first: datetime, last: datetime, most: int) -> int:
+        """How many there are from `first` to `last`, both included; where counting takes long, at most `most` + 1."""
+        found = takewhile(lambda fire: fire <= last, self.after(first - TICK))
+        return sum(1 for _ in islice(found, most + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +63,31 @@ class CronFires(Fires):
         policy = EVERY_HOUR if self.cron.every_hour else self.policy
         return (fire for fire in to_instants(locals_, self.zone, policy) if fire > instant)
 
-    def latest(self, instant: datetime) -> datetime | None:
+    def newest(self, instant: datetime, count: int) -> list[datetime]:
         """Steps back, further each time: a local time may stand for no instant, or for one that is too late."""
-        local, steps = instant.astimezone(self.zone).replace(tzinfo=None), 1
+        local, steps = instant.astimezone(self.zone).replace(tzinfo=None), count
         while True:
-            oldest = self.cron.back(local, steps)[-1]
-            since = min(readings(oldest, self.zone)) - TICK
-            newest = deque(takewhile(lambda fire: fire <= instant, self.after(since)), maxlen=1)
-            if newest:
-                return newest[0]
+            locals_ = list(islice(takewhile(lambda one: one.year >= FIRST.year, self.cron.back(local)), steps))
+            if not locals_:
+                return []
+            since = min(readings(locals_[-1], self.zone)) - TICK
+            found = deque(takewhile(lambda fire: fire <= instant, self.after(since)), maxlen=count)
+            if len(found) == count or len(locals_) < steps:
+                return list(found)
             steps *= 2
+
+
+@dataclass(frozen=True, slots=True)
+class UnionFires(Fires):
+    """Several schedules at once: an instant that two of them name counts once."""
+
+    parts: tuple[Fires, ...]
+
+    def after(self, instant: datetime) -> Iterator[datetime]:
+        return _once_each(heapq.merge(*(part.after(instant) for part in self.parts)))
+
+    def newest(self, instant: datetime, count: int) -> list[datetime]:
+        return list(_once_each(heapq.merge(*(part.newest(instant, count) for part in self.parts))))[-count:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +103,14 @@ class EveryFires(Fires):
             yield fire
             number += 1
 
-    def latest(self, instant: datetime) -> datetime | None:
+    def newest(self, instant: datetime, count: int) -> list[datetime]:
         number = (instant - self.origin) // self.every
-        return self.origin + number * self.every if number >= 0 else None
+        return [self.origin + step * self.every for step in range(max(number - count + 1, 0), number + 1)]
+
+    def count(self, first: datetime, last: datetime, most: int) -> int:
+        """Exact, however many there are."""
+        before_first = max(-((self.origin - first) // self.every), 0)
+        return max((last - self.origin) // self.every + 1 - before_first, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +122,44 @@ class OnceFires(Fires):
     def after(self, instant: datetime) -> Iterator[datetime]:
         return iter([self.at] if self.at > instant else [])
 
-    def latest(self, instant: datetime) -> datetime | None:
-        return self.at if self.at <= instant else None
+    def newest(self, instant: datetime, count: int) -> list[datetime]:
+        return [self.at] if self.at <= instant else []
+
+
+@dataclass(frozen=True, slots=True)
+class NoFires(Fires):
+    """No instant is known in advance: something else than time says when."""
+
+    def after(self, instant: datetime) -> Iterator[datetime]:
+        return iter([])
+
+    def newest(self, instant: datetime, count: int) -> list[datetime]:
+        return []
 
 
 def fires_of(schedule: ScheduleSpec, start: datetime) -> Fires:
     """The instants of a schedule. Raises ValueError, with a sentence, for a schedule that can't be followed."""
     zone = load_zone(schedule.timezone)
     policy = Policy(schedule.gap, schedule.fold)
-    if schedule.cron is not None and schedule.every is None:
-        if is_once(schedule.cron):
-            return OnceFires(start)
-        return CronFires(parse_cron(schedule.crons[0]), zone, policy)
-    if schedule.every is not None and schedule.cron is None:
+    given = [kind for kind in ("cron", "every", "datasets") if getattr(schedule, kind) not in (None, ())]
+    if len(given) != 1:
+        raise ValueError("A schedule has either `cron` or `every` or `datasets`, and names at least one.")
+    if schedule.every is not None:
         return EveryFires(start, _rhythm(schedule.every))
-    raise ValueError("A schedule has either `cron` or `every`.")
+    if is_once(schedule.cron):
+        return OnceFires(start)
+    if schedule.datasets or is_continuous(schedule.cron):
+        return NoFires()
+    parts = [CronFires(parse_cron(expr), zone, policy) for expr in schedule.crons]
+    return parts[0] if len(parts) == 1 else UnionFires(tuple(parts))
+
+
+def _once_each(instants: Iterator[datetime]) -> Iterator[datetime]:
+    """Ascending instants, each of them once."""
+    last: datetime | None = None
+    for instant in instants:
+        if instant != last:
+            yield (last := instant)
 
 
 def _rhythm(every: float) -> timedelta:

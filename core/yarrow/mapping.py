@@ -10,7 +10,7 @@ from typing import TypeAlias
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
-from yarrow.language.template import compile_template
+from yarrow.language.template import compile_expression, render_value
 
 Instance: TypeAlias = tuple[str, int]
 """A task instance within its run: the id of its task and its map index, -1 when the task is not mapped."""
@@ -39,12 +39,20 @@ def expand(task: TaskSpec, names: Mapping[str, object]) -> list[Mapping[str, Jso
 
 
 def _list(name: str, value: Json, names: Mapping[str, object]) -> Sequence[Json]:
-    rendered: object = compile_template(value).render(names) if isinstance(value, str) else value
+    try:
+        rendered: object = render_value(value, names)
+    except TemplateError as error:
+        raise TemplateError(f"`expand.{name}` can't be evaluated: {error}") from None
     if isinstance(rendered, Mapping):
         return [{"key": key, "value": item} for key, item in rendered.items()]
     if isinstance(rendered, Sequence) and not isinstance(rendered, str):
         return rendered
     raise TemplateError(f"`expand.{name}` is {rendered!r:.80}, which is no list.")
+
+
+def names_map(expression: str) -> bool:
+    """Whether an expression such as `when` names `map`, so that it has a value for each instance of its own."""
+    return any(path[0] == "map" for path in compile_expression(expression).names)
 
 
 def visible_xcoms(
@@ -77,3 +85,39 @@ def visible_xcoms(
         places = sorted(place for other, place in found if other == name and place >= 0)
         visible[name] = [found[name, place] for place in places]
     return visible
+
+
+class Xcoms:
+    """All XComs of a run, as its task instances see them; what `visible_xcoms` tells of one is prepared for many."""
+
+    def __init__(self, spec: DagSpec, found: Mapping[Instance, Json]) -> None:
+        self._spec = spec
+        self._found = found
+        self._outside: dict[str, Json] | None = None
+        self._beside_group: dict[str, dict[str, Json]] = {}
+
+    def seen_by(self, task: TaskSpec, map_index: int) -> Mapping[str, Json]:
+        """What an instance of a task sees, of every task that there is an XCom of."""
+        if self._outside is None:
+            self._outside = self._seen_from_outside()
+        group_id = task.map_group
+        if group_id is None:
+            return self._outside
+        members = self._spec.map_groups[group_id]
+        if group_id not in self._beside_group:
+            self._beside_group[group_id] = {k: v for k, v in self._outside.items() if k not in members}
+        own = {name: self._found[name, map_index] for name in members if (name, map_index) in self._found}
+        return {**self._beside_group[group_id], **own}
+
+    def _seen_from_outside(self) -> dict[str, Json]:
+        mapped = self._spec.mapped_tasks
+        if not mapped:
+            return {name: value for (name, _), value in self._found.items()}
+        lists: dict[str, list[Json]] = {name: [] for name in mapped}
+        seen: dict[str, Json] = {}
+        for name, index in sorted(self._found):
+            if name not in lists:
+                seen[name] = self._found[name, index]
+            elif index >= 0:
+                lists[name].append(self._found[name, index])
+        return {**seen, **lists}

@@ -35,12 +35,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol, dataclass_transform
 
 from yarrow.jsontypes import Json
+from yarrow.source_digest import source_digest
 
 if TYPE_CHECKING:
     from yarrow.connections import Connection
+
+
+class DurationMark:
+    """Marks a text as a duration: `timeout: Annotated[str, DurationMark()]`, or simply `timeout: Duration`."""
+
+
+Duration = Annotated[str, DurationMark()]
+"""The annotation of a parameter that is a duration such as `90s`. Its value is the text: see `parse_duration`."""
 
 
 def param(
@@ -135,9 +144,32 @@ class Operator(ABC):
         Raises:
             yarrow.Skip: The task has nothing to do and ends as skipped.
             yarrow.Fail: It failed and must not be retried.
+            yarrow.Reschedule: It has to wait: the attempt gives its slot back, and `execute` is called again later, in
+                another process and perhaps on another worker. `yarrow.Sensor` is made of this.
             yarrow.Interrupted: The worker is stopping; the attempt is repeated and no try is used up.
-            Exception: It failed; it is retried as the task's `retries` say.
+            Exception: It failed; it is retried as the task's `retries` say. What `retry_on` and `no_retry_on` are
+                compared with are the names of its class and of those above it, each also with its module, and what it
+                has in an attribute `kinds`, a sequence of texts. Of a YarrowError its cause counts as well.
         """
+
+    def cache_inputs(self, context: Context) -> Json:
+        """What the result depends on besides the parameters: a part of the key under which a task with `cache:` finds
+        the result of an earlier run. It is called before `execute`, and only for such a task.
+
+        Data sets in the parameters count by their digest as it is. By default this is the digest of the file that the
+        operator's class is in. An operator that reads a file which a parameter names adds the digest of the file.
+
+        Raises:
+            Exception: It can't be told; the task is executed, and its result is not kept.
+        """
+        return {"code": source_digest(type(self).__module__)}
+
+
+class OtherState(NamedTuple):
+    """How a run of another DAG, or a task of it, is doing."""
+
+    run_id: str
+    state: str
 
 
 class Context(Protocol):
@@ -152,6 +184,10 @@ class Context(Protocol):
     logical_date: datetime
     data_interval_start: datetime
     data_interval_end: datetime
+    timezone: str
+    """The name of the DAG's time zone."""
+    first_started_at: datetime
+    """When this try began, however often it was put off since. Aware, UTC."""
     params: Mapping[str, Json]
     downstream: Sequence[str]
     """The ids of the tasks directly downstream."""
@@ -163,6 +199,9 @@ class Context(Protocol):
     """The DAG folder as this worker sees it: a relative path of a model or another input file is looked for there."""
     objects_url: str
     """The fsspec URL of the object store: a relative path of an output is written below it."""
+
+    def now(self) -> datetime:
+        """This moment, aware, UTC. What depends on the time asks here, so that a test can choose it."""
 
     @property
     def work_dir(self) -> Path:
@@ -185,6 +224,16 @@ class Context(Protocol):
 
     def trigger_dag(self, dag_id: str, *, params: Mapping[str, Json], logical_date: datetime | None) -> str:
         """Creates a run of another DAG and returns its run_id. A retried task gets the run it made before."""
+
+    def task_state(self, dag_id: str, task_id: str | None, logical_date: datetime) -> OtherState | None:
+        """The state of a task in the run of a DAG with this logical date; without a task that of the run.
+
+        Returns:
+            None when there is no such run.
+
+        Raises:
+            Fail: There is no such DAG or task.
+        """
 
     def check_interrupted(self) -> None:
         """Raises `Interrupted` when the worker wants to stop. Long loops call it between chunks."""

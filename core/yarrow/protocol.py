@@ -93,7 +93,7 @@ class Report(Message):
     metrics: Mapping[str, Json] = field(default_factory=dict)
     started_at: str | None = None
     ended_at: str | None = None
-    kinds: Sequence[str] = ()  # of `failed`: the names of the error's class and of those above it, for `retry_on`
+    kinds: Sequence[str] = field(default_factory=list)  # of `failed`: names of the error, for `retry_on`
     resume_at: str | None = None  # of `deferred`: ISO 8601
     cache_key: str | None = None  # of `success`: keep the result under this key; with `cached` where it came from
     cached: bool = False  # the result is an earlier attempt's

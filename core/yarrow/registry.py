@@ -46,6 +46,12 @@ def operator_class(name: str) -> type[Operator]:
     return _loaded.setdefault(name, loaded)
 
 
+def operator_version(name: str) -> str:
+    """Returns the version of the package that an operator comes from; empty when it was registered without one."""
+    entry_point = _entry_points()[0].get(name)
+    return entry_point.dist.version if entry_point is not None and entry_point.dist is not None else ""
+
+
 def problems() -> list[str]:
     """Returns a sentence for each name that was refused and for each operator that could not be loaded so far."""
     return [*_entry_points()[1], *(error.message for error in _broken.values())]

@@ -6,6 +6,7 @@ and the diagram in the documentation is generated from them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -67,6 +68,27 @@ FINISHED_TASK_STATES = frozenset(
 FAILED_TASK_STATES = frozenset({TaskState.FAILED, TaskState.UPSTREAM_FAILED})
 SLOT_TASK_STATES = frozenset({TaskState.QUEUED, TaskState.RUNNING})
 """The states that occupy a slot of a pool, of the DAG and of the deployment."""
+
+_COUNTS_MOST = (
+    TaskState.FAILED,
+    TaskState.UPSTREAM_FAILED,
+    TaskState.RUNNING,
+    TaskState.QUEUED,
+    TaskState.SCHEDULED,
+    TaskState.AWAITING_INPUT,
+    TaskState.UP_FOR_RESCHEDULE,
+    TaskState.UP_FOR_RETRY,
+    TaskState.NONE,
+    TaskState.SUCCESS,
+    TaskState.SKIPPED,
+    TaskState.REMOVED,
+)
+
+
+def summary_of(states: Iterable[TaskState]) -> TaskState:
+    """The state of a mapped task as a whole: of those of its instances, at least one, the one that counts most."""
+    return min(states, key=_COUNTS_MOST.index)
+
 
 TASK_MOVES: frozenset[tuple[TaskState, TaskState]] = frozenset(
     {

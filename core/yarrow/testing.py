@@ -33,12 +33,14 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from yarrow.approvals import APPROVE, REJECT
 from yarrow.connections import CONNECTION_PREFIX, VARIABLE_PREFIX, environment_name
 from yarrow.dag_result import DagResult, TaskResult, Triggered
+from yarrow.decide import Question
 from yarrow.errors import UsageError
-from yarrow.inline import Inline
+from yarrow.inline import Inline, agreeable
 from yarrow.jsontypes import Json
 from yarrow.language.loader import LoadResult, load_file, load_text
 from yarrow.language.spec import DagSpec, TaskSpec
@@ -110,7 +112,8 @@ def run_dag(
         params: Those that are not to be at their default.
         outcomes: Task id -> how the task ends without being executed: an exception (instance or class) that it raises,
             such as `Skip("nothing to do")`; anything else is its XCom, None no XCom. `{"follow": [...]}` for a branch.
-            `Tries(...)` gives one for each try.
+            `Tries(...)` gives one for each try. Of an approval it is the answer, approve or reject; None: nobody
+            answers. Without one it gets its default answer, or is approved.
         variables, connections: What the tasks find, besides `YARROW_VAR_...` and `YARROW_CONN_...` of the environment.
         work: The folder for data sets and work folders; by default one that goes when this process ends.
         clock: The time of the run; by default it stands at 2026-01-01 00:00 UTC.
@@ -131,6 +134,14 @@ def run_dag(
         outcome = scripted[task.task_id]
         return _Scripted(outcome=outcome.of(try_number) if isinstance(outcome, Tries) else outcome)
 
+    def answer(task: TaskSpec, question: Question) -> str | None:
+        if task.task_id not in scripted:
+            return agreeable(task, question)
+        given = scripted[task.task_id]
+        if given not in (APPROVE, REJECT, None):
+            raise UsageError(f"The outcome of the approval `{task.task_id}` is approve, reject or None, not {given!r}.")
+        return cast("str | None", given)
+
     named = {environment_name(VARIABLE_PREFIX, name): value for name, value in (variables or {}).items()}
     named |= {environment_name(CONNECTION_PREFIX, name): uri for name, uri in (connections or {}).items()}
     inline = Inline(
@@ -140,6 +151,7 @@ def run_dag(
         dags_folder=_folder(source),
         echo=False,
         instead=instead,
+        answer=answer,
     )
     return inline.run(spec, logical_date=logical_date, params=params)
 

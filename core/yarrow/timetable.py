@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, takewhile
-from zoneinfo import ZoneInfo
 
-from yarrow.cron import is_once, parse_cron
+from yarrow.cron import is_continuous, is_once, parse_cron
 from yarrow.dst import Policy
 from yarrow.fires import FIRST, LAST, TICK, CronFires, Fires, fires_of
 from yarrow.language.spec import ScheduleSpec
 from yarrow.zones import load_zone
 
 SEMANTICS = ("interval", "trigger")
-
+MODES = ("all", "any")
+MOST_NAMES = 100
+"""Cron expressions, or data sets, of one schedule."""
 
 NO_START = datetime(1970, 1, 1, tzinfo=UTC)
 """Where the schedule of a DAG without a start date begins."""
@@ -69,7 +70,16 @@ def check_schedule(schedule: ScheduleSpec) -> None:
     """Raises ValueError, with a sentence, when a schedule can't be followed."""
     if schedule.semantics not in SEMANTICS:
         raise ValueError(f"`semantics` is {' or '.join(SEMANTICS)}, not `{schedule.semantics}`.")
+    if schedule.mode not in MODES:
+        raise ValueError(f"`mode` is {' or '.join(MODES)}, not `{schedule.mode}`.")
+    if len(schedule.crons) > MOST_NAMES or len(schedule.datasets) > MOST_NAMES:
+        raise ValueError(f"A schedule has at most {MOST_NAMES} cron expressions or data sets.")
     fires_of(schedule, FIRST)
+
+
+def has_moments(schedule: ScheduleSpec) -> bool:
+    """Whether time says when the runs are due: not with data sets, and not with `@continuous`."""
+    return not schedule.datasets and not is_continuous(schedule.cron)
 
 
 class Timetable:
@@ -101,6 +111,44 @@ class Timetable:
     def next_interval(self, after_logical: datetime | None) -> Interval | None:
         """The first run, or the one that follows a logical date; None when the schedule is over."""
         return next(self._upcoming(after_logical), None)
+
+    def at(self, logical_date: datetime) -> Interval | None:
+        """The run of a logical date, which need not be a fire time: then it ends at the next one, and is shorter."""
+        if not self._start <= logical_date < self._end:
+            return None
+        if not self._covers:
+            return Interval.exact(logical_date)
+        end = next(self._fires.after(logical_date), None)
+        return Interval.between(logical_date, end) if end else None
+
+    def continued(self, through: datetime, covered_until: datetime) -> Interval | None:
+        """The run that follows on one of perhaps another schedule, so that nothing is left out or covered twice.
+
+        Args:
+            through: The logical date of that run.
+            covered_until: The end of its data interval. The run that follows begins there, and is shorter than others
+                when that is no fire time. A run that covers no time is one of a later fire time.
+        """
+        if not self._covers or not through < covered_until or covered_until < self._start:
+            return self.next_interval(max(through, covered_until))
+        return self.at(covered_until)
+
+    def newest_due(self, now: datetime, count: int) -> datetime | None:
+        """The logical date of the oldest of the newest `count` runs that are due; None when there are fewer."""
+        now = _instant(now, "now")
+        last = now if not self._covers else self._fires.latest(now)
+        if last is None:
+            return None
+        dates = self._fires.newest(min(last - TICK if self._covers else last, self._end - TICK), count)
+        return dates[0] if len(dates) == count and dates[0] >= self._start else None
+
+    def before(self, logical_date: datetime) -> datetime | None:
+        """The logical date right before another one."""
+        return self._fires.latest(logical_date - TICK)
+
+    def count(self, first: datetime, last: datetime, most: int) -> int:
+        """How many logical dates there are from `first` to `last`; where counting takes long, at most `most` + 1."""
+        return self._fires.count(first, last, most)
 
     def intervals(self, after: datetime | None, count: int) -> list[Interval]:
         """The first `count` runs whose logical date is later than `after`; from the first run when it is None."""
@@ -170,49 +218,9 @@ def run_by_hand(
     schedule: ScheduleSpec | None, start: datetime | None, end: datetime | None, logical_date: datetime
 ) -> Interval:
     """The run that somebody starts for a logical date, as `Timetable.by_hand`; without a schedule it covers no time."""
-    if schedule is None or (schedule.cron == "@once" and start is None):
+    if schedule is None or (is_once(schedule.cron) and start is None):
         return Interval.exact(_instant(logical_date, "logical date"))
     return Timetable.of(schedule, start or NO_START, end).by_hand(logical_date)
-
-
-@dataclass(frozen=True, slots=True)
-class PreviewRow:
-    """One coming run, for people: as ISO 8601 text and in words."""
-
-    interval: Interval
-    zone: ZoneInfo
-
-    def to_json(self) -> dict[str, str]:
-        """The instants in UTC; `local` is the start of the run in the zone of the schedule."""
-        return {
-            "logical_date": self.interval.logical_date.isoformat(),
-            "data_interval_start": self.interval.data_interval_start.isoformat(),
-            "data_interval_end": self.interval.data_interval_end.isoformat(),
-            "run_after": self.interval.run_after.isoformat(),
-            "local": self.interval.run_after.astimezone(self.zone).isoformat(),
-        }
-
-    @property
-    def words(self) -> str:
-        """A sentence: what the run covers and when it starts, in the zone of the schedule."""
-        start, end = self.interval.data_interval_start, self.interval.data_interval_end
-        if start == end:
-            return f"starts at {self._local(self.interval.run_after)} {self.zone.key}"
-        return f"covers {self._local(start)} to {self._local(end)} {self.zone.key}, starts at the end"
-
-    def _local(self, instant: datetime) -> str:
-        local = instant.astimezone(self.zone)
-        return f"{local:%Y-%m-%d %H:%M:%S}" if local.second else f"{local:%Y-%m-%d %H:%M}"
-
-
-def preview(
-    schedule: ScheduleSpec, start: datetime, end: datetime | None, after: datetime | None, count: int
-) -> list[PreviewRow]:
-    """The first `count` runs of a schedule, or those that start later than `after`. Raises ValueError."""
-    timetable = Timetable.of(schedule, start, end)
-    intervals = timetable.intervals(None, count) if after is None else timetable.starting_after(after, count)
-    zone = load_zone(schedule.timezone)
-    return [PreviewRow(interval, zone) for interval in intervals]
 
 
 def _instant(moment: datetime, what: str) -> datetime:

@@ -20,7 +20,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many direct upstream tasks there are, and how many of them ended in which state."""
+    """How many direct upstream task instances there are, and how many of them ended in which state."""
 
     upstream: int
     success: int = 0
@@ -28,6 +28,10 @@ class Counts:
     failed: int = 0
     upstream_failed: int = 0
     removed: int = 0
+    excused: int = 0  # of the removed ones, those that a mapped task instance does not wait for
+    setups: int = 0  # how many of all these are setups
+    successful_setups: int = 0
+    skipped_setups: int = 0
 
     @property
     def done(self) -> int:
@@ -67,6 +71,8 @@ _NOT_ALL_FAILED = Judgement(Verdict.SKIP, "an upstream task did not fail", _SUCC
 _NOT_ALL_SKIPPED = Judgement(Verdict.SKIP, "an upstream task was not skipped", _SUCCESS | _BROKEN)
 _NONE_FAILED = Judgement(Verdict.SKIP, "no upstream task failed")
 _NONE_RAN = Judgement(Verdict.SKIP, "no upstream task ran")
+_NO_SETUP_SUCCEEDED = Judgement(Verdict.UPSTREAM_FAILED, "no setup of it succeeded")
+_ALL_SETUPS_SKIPPED = Judgement(Verdict.SKIP, "all setups of it were skipped")
 
 
 def _all_success(counts: Counts) -> Judgement:
@@ -74,13 +80,13 @@ def _all_success(counts: Counts) -> Judgement:
         return _ONE_FAILED
     if counts.skipped:
         return _ONE_SKIPPED
-    return RUN if counts.success == counts.upstream else WAIT
+    return RUN if counts.success + counts.excused == counts.upstream else WAIT
 
 
 def _all_failed(counts: Counts) -> Judgement:
     if counts.success or counts.skipped:
         return _NOT_ALL_FAILED
-    return RUN if counts.broken == counts.upstream else WAIT
+    return RUN if counts.broken + counts.excused == counts.upstream else WAIT
 
 
 def _all_done(counts: Counts) -> Judgement:
@@ -124,7 +130,7 @@ def _one_done(counts: Counts) -> Judgement:
 def _none_failed(counts: Counts) -> Judgement:
     if counts.broken:
         return _ONE_FAILED
-    return RUN if counts.success + counts.skipped == counts.upstream else WAIT
+    return RUN if counts.success + counts.skipped + counts.excused == counts.upstream else WAIT
 
 
 def _none_failed_min_one_success(counts: Counts) -> Judgement:
@@ -132,7 +138,7 @@ def _none_failed_min_one_success(counts: Counts) -> Judgement:
         return _ONE_FAILED
     if counts.skipped == counts.upstream:
         return _ALL_SKIPPED
-    return RUN if counts.success + counts.skipped == counts.upstream else WAIT
+    return RUN if counts.success + counts.skipped + counts.excused == counts.upstream else WAIT
 
 
 def _none_skipped(counts: Counts) -> Judgement:
@@ -143,6 +149,14 @@ def _none_skipped(counts: Counts) -> Judgement:
 
 def _always(counts: Counts) -> Judgement:
     return RUN
+
+
+def _all_done_setup_success(counts: Counts) -> Judgement:
+    if not counts.all_done:
+        return WAIT
+    if counts.successful_setups or not counts.setups:
+        return RUN
+    return _ALL_SETUPS_SKIPPED if counts.skipped_setups == counts.setups else _NO_SETUP_SUCCEEDED
 
 
 TRIGGER_RULES: Mapping[str, Callable[[Counts], Judgement]] = {
@@ -163,8 +177,14 @@ TRIGGER_RULES: Mapping[str, Callable[[Counts], Judgement]] = {
 tasks are done (one failure is enough for `all_success`), and only direct upstream tasks count."""
 
 
+TEARDOWN_RULE = "all_done_setup_success"
+"""The rule of teardowns, and of nothing else: it waits for all, and for one success among the setups."""
+
+_RULES: Mapping[str, Callable[[Counts], Judgement]] = {**TRIGGER_RULES, TEARDOWN_RULE: _all_done_setup_success}
+
+
 def judge(rule: str, counts: Counts) -> Judgement:
     """Applies the trigger rule named `rule`. A task without upstream tasks always may run."""
     if counts.upstream == 0:
         return RUN
-    return TRIGGER_RULES[rule](counts)
+    return _RULES[rule](counts)

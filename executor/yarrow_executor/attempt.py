@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from yarrow import attempt as core
 from yarrow.clock import Clock, utc_now
+from yarrow.context import CachedResult
+from yarrow.error_kinds import error_kinds
 from yarrow.errors import Fail, Refused, YarrowError
 from yarrow.jsontypes import Json
+from yarrow.operator import OtherState
 from yarrow.protocol import Assignment, Report
 from yarrow.states import AttemptState
 from yarrow_executor.child import Child, Stopped
@@ -22,7 +26,9 @@ from yarrow_executor.spool import Envelope, Spool
 _CLAIM_PAUSES = (0.1, 0.3, 1.0, 2.0, 4.0)  # seconds; after them the wake-up is dropped, and the scheduler sends another
 _FINISH_PAUSES = (0.1, 0.3, 1.0)  # seconds; after them the minder takes over
 _UNSPOOLED_PAUSES = (0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 20.0, 20.0)  # when there is no place for the report on disk
-_TRIGGER_PAUSES = (0.2, 1.0, 3.0)
+_ASK_PAUSES = (0.2, 1.0, 3.0)
+
+T = TypeVar("T")
 
 _log = logging.getLogger("yarrow.worker")
 _task_log = logging.getLogger("yarrow.task")
@@ -108,7 +114,7 @@ class Attempts:
         except BaseException as error:  # noqa: BLE001 - whatever a task does, its attempt gets a report
             _task_log.exception("The attempt could not be executed")
             reason = f"{type(error).__name__}: {error}"
-            report = Report(assignment.attempt_id, AttemptState.FAILED, reason=reason)
+            report = Report(assignment.attempt_id, AttemptState.FAILED, reason=reason, kinds=error_kinds(error))
         child.end()
         return report
 
@@ -137,7 +143,7 @@ class Attempts:
                 if isinstance(error, Rejected) and error.other_version:
                     self._put_into_spool(report, token)  # the next worker will speak the server's version
                 else:
-                    self._unspool(report, spooled)
+                    self._unspool(report, token, spooled)
                 return False, None
             except Unreachable as error:
                 following_of = None  # a repeated report brings no further attempt
@@ -151,7 +157,7 @@ class Attempts:
                         self._child.spooled()
                     return False, None
                 time.sleep(pause)
-        self._unspool(report, spooled)
+        self._unspool(report, token, spooled)
         return True, following
 
     def _put_into_spool(self, report: Report, token: str) -> bool:
@@ -162,9 +168,9 @@ class Attempts:
             return False
         return True
 
-    def _unspool(self, report: Report, spooled: bool) -> None:
+    def _unspool(self, report: Report, token: str, spooled: bool) -> None:
         if spooled:
-            self._spool.remove(report.attempt_id)
+            self._spool.remove(Envelope(report, token, self._work.worker_id))
 
     def _runs_elsewhere(self, attempt_id: str) -> bool:
         """Whether another slot of this worker has the attempt: it was delivered twice."""
@@ -192,16 +198,44 @@ class _Services:
 
     def trigger_dag(self, dag_id: str, params: Mapping[str, Json], logical_date: datetime | None) -> str:
         date = logical_date.isoformat() if logical_date else None
-        pauses = iter(_TRIGGER_PAUSES)
+        return self._ask(
+            lambda: self._client.trigger(self._assignment.token, dag_id, params, date),
+            f"The DAG `{dag_id}` could not be triggered",
+        )
+
+    def task_state(self, dag_id: str, task_id: str | None, logical_date: datetime) -> OtherState | None:
+        date = logical_date.isoformat()
+        found = self._ask(
+            lambda: self._client.task_state(self._assignment.token, dag_id, task_id, date),
+            f"The state of `{task_id or dag_id}` could not be asked for",
+        )
+        return OtherState(str(found["run_id"]), str(found["state"])) if found.get("state") else None
+
+    def cached_result(self, key: str) -> CachedResult | None:
+        """One question, without patience: executing the task is always right."""
+        try:
+            found = self._client.cache(self._assignment.token, key)
+        except (Unreachable, Rejected, Refused) as error:
+            _task_log.warning("The cache could not be asked: %s", error)
+            return None
+        if not found.get("hit"):
+            return None
+        return CachedResult(
+            str(found.get("attempt_id")), str(found.get("run_id")), bool(found.get("has_xcom")), found.get("xcom")
+        )
+
+    def _ask(self, question: Callable[[], T], otherwise: str) -> T:
+        """The answer to a question to the web server, which may be away for a moment."""
+        pauses = iter(_ASK_PAUSES)
         while True:
             try:
-                return self._client.trigger(self._assignment.token, dag_id, params, date)
+                return question()
             except Rejected as error:
                 raise Fail(error.message) from error
             except Unreachable as error:
                 pause = next(pauses, None)
                 if pause is None:
-                    raise YarrowError(f"The DAG `{dag_id}` could not be triggered: {error.message}") from error
+                    raise YarrowError(f"{otherwise}: {error.message}") from error
                 time.sleep(pause)
 
     def interrupted(self) -> bool:

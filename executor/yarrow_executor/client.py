@@ -85,6 +85,14 @@ class ApiClient:
         body = {"dag_id": dag_id, "params": params, "logical_date": logical_date}
         return str(self._post("trigger", token, body)["run_id"])
 
+    def cache(self, token: str, key: str) -> dict[str, Any]:
+        """Asks for the result that an earlier attempt came to under this key: `hit`, `has_xcom`, `xcom` and whose."""
+        return self._post("cache", token, {"key": key})
+
+    def task_state(self, token: str, dag_id: str, task_id: str | None, logical_date: str) -> dict[str, Any]:
+        """Asks how a run of another DAG, or a task in it, is doing: `state` and `run_id`, or null."""
+        return self._post("task-state", token, {"dag_id": dag_id, "task_id": task_id, "logical_date": logical_date})
+
     def close(self) -> None:
         """Closes the connection; the next request opens a new one."""
         with self._lock:

@@ -15,6 +15,9 @@ from yarrow_executor.slots import Occupant, SlotState, SlotTable, Stop
 
 GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
+TIMEOUT_KINDS = ("Timeout",)
+"""What `retry_on` calls a task that took longer than its `execution_timeout`."""
+
 Kill = Callable[[Occupant, signal.Signals], None]
 
 
@@ -26,6 +29,7 @@ class Stopping:
     state: AttemptState
     reason: str
     kill_at: float
+    kinds: tuple[str, ...] = ()  # of the failure
     killed: bool = False
 
 
@@ -78,13 +82,15 @@ class Guard:
         lease_until = max(occupant.lease_until, self._lease_until(occupant.attempt_id)) - fence_margin(occupant.lease)
         if occupant.deadline and now >= occupant.deadline:
             limit = format_duration(occupant.timeout)
-            self._begin(occupant, AttemptState.FAILED, f"execution_timeout of {limit} exceeded", now)
+            self._begin(occupant, AttemptState.FAILED, f"execution_timeout of {limit} exceeded", now, TIMEOUT_KINDS)
         elif now >= lease_until:
             reason = "stopped by its worker, which could not reach the Execution API to renew the lease"
             self._begin(occupant, AttemptState.LOST, reason, now)
         return min(lease_until, occupant.deadline or lease_until)
 
-    def _begin(self, occupant: Occupant, state: AttemptState, reason: str, now: float) -> None:
+    def _begin(
+        self, occupant: Occupant, state: AttemptState, reason: str, now: float, kinds: tuple[str, ...] = ()
+    ) -> None:
         slot = self._table.slots[occupant.slot]
         if occupant.state != SlotState.RUNNING or occupant.slot in self._stopping:
             return
@@ -95,7 +101,7 @@ class Guard:
             return
         slot.stop = Stop.SURE
         grace = self._grace if state != AttemptState.LOST else min(self._grace, fence_margin(occupant.lease) / 2)
-        self._stopping[occupant.slot] = Stopping(occupant, state, reason, now + grace)
+        self._stopping[occupant.slot] = Stopping(occupant, state, reason, now + grace, kinds)
         self._kill(occupant, signal.SIGTERM)
 
     def _escalate(self, stopping: Stopping, now: float) -> float | None:

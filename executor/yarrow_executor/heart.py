@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from yarrow import version
@@ -12,7 +12,7 @@ from yarrow.errors import Refused
 from yarrow.protocol import Heartbeat, RunningAttempt
 from yarrow_executor.client import ApiClient, Rejected, Unreachable
 from yarrow_executor.reporter import Reporter
-from yarrow_executor.slots import SlotState, SlotTable, ticks
+from yarrow_executor.slots import Occupant, SlotState, SlotTable, ticks
 
 _RETRY = (0.1, 0.2, 0.3, 0.5, 1.0)  # seconds between tries while the web server does not answer
 
@@ -117,9 +117,15 @@ class Heart:
             for occupant in executing
             if occupant.attempt_id not in reply.stop
         }
-        if reply.stop:
-            self._on_stop(reply.stop)
+        if stop := self._wanted(reply.stop, executing):
+            self._on_stop(stop)
         return True
+
+    def _wanted(self, stop: Mapping[str, str], executing: Sequence[Occupant]) -> dict[str, str]:
+        """The stops that still mean what runs here: an attempt may have been put off meanwhile and be here again."""
+        now = {(occupant.attempt_id, occupant.token) for occupant in self._table.occupants()}
+        same = {occupant.attempt_id for occupant in executing if (occupant.attempt_id, occupant.token) in now}
+        return {attempt_id: reason for attempt_id, reason in stop.items() if attempt_id in same}
 
     def _message(self, attempts: tuple[RunningAttempt, ...]) -> Heartbeat:
         identity = self._identity

@@ -37,6 +37,9 @@ from yarrow_executor.spool import Envelope, Spool
 
 EXIT_REJECTED = 2  # the server wants nothing to do with this worker
 
+DIED_KINDS = ("ProcessDied",)
+"""What `retry_on` calls a task that took its whole process with it, or ran out of memory."""
+
 _CHUNK = 256 * 1024
 _SMALL = 4096
 _PAUSE = 0.02  # seconds; busy children write a few bytes hundreds of times a second, which are read together
@@ -213,18 +216,18 @@ class Minder:
         attempt_id = stopping.occupant.attempt_id if stopping else occupant.attempt_id
         leftovers.kill_all(leftovers.marked(attempt_id))
         if stopping:
-            self._conclude(stopping.occupant, stopping.state, stopping.reason)
+            self._conclude(stopping.occupant, stopping.state, stopping.reason, stopping.kinds)
         elif occupant.state == SlotState.RUNNING:
-            self._conclude(occupant, AttemptState.FAILED, how_it_died(exitcode))
+            self._conclude(occupant, AttemptState.FAILED, how_it_died(exitcode), DIED_KINDS)
         else:
             self._conclude_unreported(occupant, f"its worker process {how_it_died(exitcode)}, outside the task")
 
     def _conclude_unreported(self, occupant: Occupant, reason: str) -> None:
         """The child died between claim and execution, or while it reported: a report that came through stands."""
-        if all(envelope.report.attempt_id != occupant.attempt_id for envelope in self._spool.pending()):
+        if all(envelope.token != occupant.token for envelope in self._spool.pending()):
             self._conclude(occupant, AttemptState.LOST, reason)
 
-    def _conclude(self, occupant: Occupant, state: AttemptState, reason: str) -> None:
+    def _conclude(self, occupant: Occupant, state: AttemptState, reason: str, kinds: tuple[str, ...] = ()) -> None:
         for source in self._of(occupant.slot):
             self._read(source, everything=True)
         for source in self._of(occupant.slot):
@@ -232,14 +235,15 @@ class Minder:
                 self._close(source)
         now = self._clock()
         if occupant.state == SlotState.RUNNING:
-            self._shipper.add(occupant.attempt_id, occupant.token, [note(reason, now, "ERROR")])
-            self._shipper.close(occupant.attempt_id)
+            self._shipper.add(occupant.token, [note(reason, now, "ERROR")])
+            self._shipper.close(occupant.token)
         report = Report(
             attempt_id=occupant.attempt_id,
             state=state,
             reason=reason,
             started_at=datetime.fromtimestamp(occupant.started, UTC).isoformat() if occupant.started else None,
             ended_at=now.isoformat(),
+            kinds=kinds,
         )
         self._reporter.send(Envelope(report, occupant.token, self._identity.worker_id))
 
@@ -288,9 +292,9 @@ class Minder:
         at = self._clock().isoformat(timespec="microseconds")
         stream = STREAMS[source.pipe.stream]
         self._add(source, [LogLine(at, stream, readable(rest)) for rest in source.splitter.flush()])
-        attempt_id, source.attempt_id, source.token, source.masker = source.attempt_id, "", "", None
-        if attempt_id and all(other.attempt_id != attempt_id for other in self._of(source.pipe.slot)):
-            self._shipper.close(attempt_id)
+        token, source.attempt_id, source.token, source.masker = source.token, "", "", None
+        if token and all(other.token != token for other in self._of(source.pipe.slot)):
+            self._shipper.close(token)
 
     def _add(self, source: _Source, lines: list[LogLine]) -> None:
         if not lines:
@@ -298,10 +302,10 @@ class Minder:
         if not source.attempt_id:  # between attempts: the child's own affairs
             for line in lines:
                 _log.info("slot %d: %s", source.pipe.slot, line.text)
-        elif not self._shipper.full(source.attempt_id):
+        elif not self._shipper.full(source.token):
             if source.masker is not None:
                 lines = [LogLine(x.at, x.stream, source.masker.mask(x.text), x.level) for x in lines]
-            self._shipper.add(source.attempt_id, source.token, lines)
+            self._shipper.add(source.token, lines)
 
     def _of(self, slot: int) -> list[_Source]:
         return self._sources[2 * slot : 2 * slot + 2]
@@ -324,7 +328,7 @@ class Minder:
                     leftovers.kill_all(leftovers.marked(occupant.attempt_id))
                 stopping = self._guard.gone(occupant.slot, occupant.pid)
                 if stopping:
-                    self._conclude(stopping.occupant, stopping.state, stopping.reason)
+                    self._conclude(stopping.occupant, stopping.state, stopping.reason, stopping.kinds)
                 elif occupant.state == SlotState.RUNNING:
                     self._conclude(occupant, AttemptState.LOST, "the worker was killed")
                 elif occupant.state != SlotState.IDLE:

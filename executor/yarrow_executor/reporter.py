@@ -31,12 +31,12 @@ class Reporter:
     def send(self, envelope: Envelope) -> None:
         """Takes over a report that only this process knows of."""
         with self._changed:
-            self._waiting[envelope.report.attempt_id] = envelope
+            self._waiting[envelope.key] = envelope
             self._changed.notify()
 
     def look(self) -> None:
         """There is something new in the spool."""
-        found = {envelope.report.attempt_id: envelope for envelope in self._spool.pending()}
+        found = {envelope.key: envelope for envelope in self._spool.pending()}
         with self._changed:
             self._waiting = {**found, **self._waiting}
             self._changed.notify()
@@ -44,7 +44,7 @@ class Reporter:
     def undelivered(self) -> list[str]:
         """The attempts whose reports are on their way: this worker still answers for them."""
         with self._changed:
-            return list(self._waiting)
+            return [envelope.report.attempt_id for envelope in self._waiting.values()]
 
     def run(self) -> None:
         """Delivers until `finish` was called and everything is delivered or its time is over."""
@@ -86,15 +86,15 @@ class Reporter:
             _log.error("the report on attempt %s was not taken: %s", attempt_id, error)
             if error.other_version:  # left for the next worker, which will speak the server's version
                 self._keep(envelope)
-                self._forget(attempt_id)
+                self._forget(envelope)
                 return True
-        self._spool.remove(attempt_id)
-        self._forget(attempt_id)
+        self._spool.remove(envelope)
+        self._forget(envelope)
         return True
 
-    def _forget(self, attempt_id: str) -> None:
+    def _forget(self, envelope: Envelope) -> None:
         with self._changed:
-            self._waiting.pop(attempt_id, None)
+            self._waiting.pop(envelope.key, None)
 
     def _keep(self, envelope: Envelope) -> None:
         try:

@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 class _Buffer:
     """The lines of one attempt that have not been sent yet."""
 
-    token: str
     lines: list[LogLine] = field(default_factory=list)
     size: int = 0
     since: float = 0.0  # the tick of the oldest line
@@ -62,18 +61,18 @@ class LogShipper:
         """Args: limit: Bytes kept of the log of one attempt."""
         self._client = client
         self._limit = limit
-        self._buffers: dict[str, _Buffer] = {}
+        self._buffers: dict[str, _Buffer] = {}  # by token: an attempt that was put off has another one each time
         self._changed = threading.Condition()
         self._finishing = False
 
-    def add(self, attempt_id: str, token: str, lines: list[LogLine]) -> None:
-        """Hands in lines of an attempt."""
+    def add(self, token: str, lines: list[LogLine]) -> None:
+        """Hands in lines of the attempt that has this token."""
         if not lines:
             return
         with self._changed:
-            buffer = self._buffers.get(attempt_id)
+            buffer = self._buffers.get(token)
             if buffer is None:
-                buffer = self._buffers[attempt_id] = _Buffer(token)
+                buffer = self._buffers[token] = _Buffer()
             if not buffer.lines:
                 buffer.since = ticks()
             was_due = buffer.size >= BATCH
@@ -82,15 +81,15 @@ class LogShipper:
             if len(buffer.lines) == len(lines) or (buffer.size >= BATCH and not was_due):
                 self._changed.notify()
 
-    def full(self, attempt_id: str) -> bool:
+    def full(self, token: str) -> bool:
         """Whether the log of an attempt has reached its limit, so that its lines need not even be read."""
-        buffer = self._buffers.get(attempt_id)
+        buffer = self._buffers.get(token)
         return buffer is not None and buffer.total > self._limit
 
-    def close(self, attempt_id: str) -> None:
+    def close(self, token: str) -> None:
         """No further line will come."""
         with self._changed:
-            if buffer := self._buffers.get(attempt_id):
+            if buffer := self._buffers.get(token):
                 buffer.closed = True
                 self._changed.notify()
 
@@ -107,8 +106,8 @@ class LogShipper:
                 failures = 0
                 continue
             with self._changed:
-                for attempt_id, lines in batch.items():
-                    self._buffers[attempt_id].put_back(lines)
+                for token, lines in batch.items():
+                    self._buffers[token].put_back(lines)
                 if self._finishing and failures >= 1:
                     return
                 self._changed.wait(_BACKOFF[min(failures, len(_BACKOFF) - 1)])
@@ -147,11 +146,11 @@ class LogShipper:
         now = ticks()
         batch: dict[str, list[LogLine]] = {}
         room = _REQUEST
-        for attempt_id, buffer in list(self._buffers.items()):
+        for token, buffer in list(self._buffers.items()):
             if buffer.closed and not buffer.lines:
-                del self._buffers[attempt_id]
+                del self._buffers[token]
             elif buffer.lines and room > 0 and (self._finishing or now >= _due_at(buffer)):
-                lines = batch[attempt_id] = buffer.take(min(room, BATCH * 2))
+                lines = batch[token] = buffer.take(min(room, BATCH * 2))
                 room -= sum(map(_size, lines))
                 buffer.since = now - DELAY  # the rest of a full buffer goes at once
         return batch
@@ -163,7 +162,7 @@ class LogShipper:
 
     def _send(self, batch: dict[str, list[LogLine]]) -> bool:
         try:
-            self._client.logs([(self._buffers[attempt_id].token, lines) for attempt_id, lines in batch.items()])
+            self._client.logs(list(batch.items()))
         except Unreachable as error:
             _log.debug("logs wait: %s", error)
             return False

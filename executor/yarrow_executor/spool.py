@@ -7,6 +7,7 @@ is delivered by the next one that starts on the host.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +29,11 @@ class Envelope:
     report: Report
     token: str
     worker_id: str
+
+    @property
+    def key(self) -> str:
+        """What it is kept under: an attempt that was put off makes a report each time, with another token."""
+        return f"{self.report.attempt_id}-{hashlib.sha256(self.token.encode()).hexdigest()[:12]}"
 
 
 class Spool:
@@ -52,7 +58,7 @@ class Spool:
 
     def put(self, envelope: Envelope) -> None:
         """Keeps a report: on disk when this returns. Raises OSError."""
-        path = self.folder / f"{envelope.report.attempt_id}.json"
+        path = self.folder / f"{envelope.key}.json"
         fresh = path.with_suffix(".new")
         content = {"report": envelope.report.to_json(), "token": envelope.token, "worker_id": envelope.worker_id}
         with open(fresh, "w", encoding="utf-8", opener=_private) as file:
@@ -61,9 +67,9 @@ class Spool:
             os.fsync(file.fileno())
         fresh.replace(path)
 
-    def remove(self, attempt_id: str) -> None:
+    def remove(self, envelope: Envelope) -> None:
         """Forgets a report, if it is there."""
-        (self.folder / f"{attempt_id}.json").unlink(missing_ok=True)
+        (self.folder / f"{envelope.key}.json").unlink(missing_ok=True)
 
     def pending(self) -> list[Envelope]:
         """The reports that are kept."""

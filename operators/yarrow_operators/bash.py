@@ -17,9 +17,17 @@ from yarrow.language.template import template_names
 from yarrow.operator import ArgumentPath
 from yarrow_operators.process import ProcessTree
 
-_FROM_ELSEWHERE = frozenset({"params", "xcom", "var", "conn"})
+_FROM_ELSEWHERE = frozenset({"params", "xcom", "map", "var", "conn"})
 """What a template may put in that the author of the DAG file did not write."""
 _MAX_JSON_OUTPUT = 8 * 1024 * 1024  # characters of standard output kept for `output: json`
+
+
+class ExitCode(YarrowError):
+    """A command ended with an exit code that says it failed."""
+
+    def __init__(self, code: int, hint: str | None) -> None:
+        super().__init__(f"The command ended with exit code {code}.", hint=hint)
+        self.kinds = (f"ExitCode.{code}",)
 
 
 class Bash(Operator):
@@ -35,6 +43,9 @@ class Bash(Operator):
     own variables other than `YARROW_...`, which hold Yarrow's secrets.
 
     When the task ends or is stopped, every process that it started ends with it.
+
+    For `retry_on` and `no_retry_on` a command that failed is an `ExitCode`, and one that ended with 75 an
+    `ExitCode.75`.
     """
 
     command: str | list[str] = param(
@@ -138,7 +149,7 @@ class Bash(Operator):
         hint = {126: "It may not be executed.", 127: "A program was not found."}.get(code)
         if code > 128 and (name := _signal_name(code - 128)) != "unknown":
             hint = f"A program in it was ended by {name}."
-        raise YarrowError(f"The command ended with exit code {code}.", hint=hint)
+        raise ExitCode(code, hint)
 
 
 class _Output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -26,6 +27,19 @@ _SHOWN = 500  # characters of an error's response that are shown
 _CHUNK = 64 * 1024
 
 
+class HttpStatus(YarrowError):
+    """The server answered with a status that is no success."""
+
+    def __init__(self, status: int, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(f"The server answered {status} {reason}".rstrip() + ".", hint=hint)
+        self.status = status
+        self.kinds = (f"HttpStatus.{status}",)
+
+
+class FinalHttpStatus(HttpStatus, Fail):
+    """The server answered with a status that another try would not change."""
+
+
 class Http(Operator):
     """Makes one HTTP request; the response is the XCom.
 
@@ -35,6 +49,9 @@ class Http(Operator):
 
     A connection gives the beginning of the URL and the login: its login and password as Basic authorization, or its
     extra `token` as a bearer token.
+
+    For the task's own `retry_on` and `no_retry_on` such a response is an `HttpStatus`, and one of 503 an
+    `HttpStatus.503`.
     """
 
     url: str | None = param(default=None, doc="The whole URL. Either this or `conn_id`.", pattern=r"https?://.+")
@@ -77,6 +94,10 @@ class Http(Operator):
             yield ("data",), "Give either `json` or `data`."
 
     def execute(self, context: Context) -> Outputs:
+        return self.request(context, logging.INFO)
+
+    def request(self, context: Context, level: int) -> Outputs:
+        """Makes the request, and tells of the response in a line of the log of this level."""
         import urllib3
 
         for _, problem in self.check(vars(self), ()):
@@ -96,12 +117,13 @@ class Http(Operator):
                 retries=redirects,
             )
             with response:
-                context.log.info("%s %s: %d %s", self.method, shown, response.status, response.reason or "")
+                context.log.log(level, "%s %s: %d %s", self.method, shown, response.status, response.reason or "")
                 text = self._read(response, context)
         except urllib3.exceptions.LocationValueError as error:
             raise Fail(f"{shown} is not a URL: {error}") from error
         except urllib3.exceptions.MaxRetryError as error:
-            raise YarrowError(f"{self.method} {shown} failed: {error.reason or 'too many redirects'}") from error
+            reason = error.reason or "too many redirects"
+            raise YarrowError(f"{self.method} {shown} failed: {reason}") from (error.reason or error)
         except urllib3.exceptions.HTTPError as error:
             raise YarrowError(f"{self.method} {shown} failed: {error}") from error
         finally:
@@ -145,11 +167,9 @@ class Http(Operator):
         text = content.decode(_charset(response.headers.get("content-type", "")), errors="replace")
         if ok:
             return text
-        message = f"The server answered {response.status} {response.reason or ''}".rstrip() + "."
         shown = " ".join(text.split())[:_SHOWN]
-        if response.status in self.retry_on:
-            raise YarrowError(message, hint=shown or None)
-        raise Fail(message, hint=shown or None)
+        kind = HttpStatus if response.status in self.retry_on else FinalHttpStatus
+        raise kind(response.status, response.reason or "", hint=shown or None)
 
     def _body(self, text: str, shown: str) -> Json:
         if self.response_type == "none":

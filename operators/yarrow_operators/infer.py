@@ -26,6 +26,7 @@ from yarrow_operators.ducks import (
     schema_of,
     write_part,
 )
+from yarrow_operators.fingerprint import fingerprint, fingerprints
 from yarrow_operators.onnx_model import OnnxModel, OutputColumn
 
 if TYPE_CHECKING:
@@ -111,6 +112,10 @@ class Infer(Operator):
         manifest = publish(context.output_uri(), parts, schema)
         self._tell(context, dataset, scorer.latencies, resumed, time.perf_counter() - started)
         return manifest.to_json()
+
+    def cache_inputs(self, context: Context) -> Json:
+        model = fingerprint(urls.resolve(self.model, str(context.dags_folder)))
+        return {"operator": super().cache_inputs(context), "model": model, "datasets": fingerprints(self.input)}
 
     def _read_model(self, context: Context) -> bytes:
         address = urls.resolve(self.model, str(context.dags_folder))

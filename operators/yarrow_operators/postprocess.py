@@ -14,6 +14,7 @@ from yarrow.errors import Fail
 from yarrow.jsontypes import Json
 from yarrow.operator import ArgumentPath
 from yarrow_operators.ducks import connect, literal, quote, require_columns, schema_of, view_input, write_dataset
+from yarrow_operators.fingerprint import fingerprints
 from yarrow_operators.steps import Range
 from yarrow_operators.table import Mode, publish_table
 
@@ -88,6 +89,9 @@ class Postprocess(Operator):
             yield ("conn_id" if "conn_id" in arguments else "table",), "`conn_id` and `table` belong together."
         if arguments.get("table") is not None and output is not None:
             yield ("output",), "The result goes to a file or to a table, not to both."
+
+    def cache_inputs(self, context: Context) -> Json:
+        return {"operator": super().cache_inputs(context), "datasets": fingerprints(self.input)}
 
     def execute(self, context: Context) -> Outputs:
         started = time.perf_counter()

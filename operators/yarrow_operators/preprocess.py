@@ -12,6 +12,7 @@ from yarrow.errors import Fail
 from yarrow.jsontypes import Json
 from yarrow.operator import ArgumentPath
 from yarrow_operators.ducks import connect, schema_of, view_input, write_dataset
+from yarrow_operators.fingerprint import fingerprints
 from yarrow_operators.steps import Sql, Step, compile_steps
 
 _TABLE = "input"
@@ -56,6 +57,9 @@ class Preprocess(Operator):
             wanted = str(step["input"])
             if wanted not in inputs and "{{" not in wanted:
                 yield ("steps", number, "input"), f"There is no data set `{wanted}` in `inputs`; there is {names}."
+
+    def cache_inputs(self, context: Context) -> Json:
+        return {"operator": super().cache_inputs(context), "datasets": fingerprints(self.input, *self.inputs.values())}
 
     def execute(self, context: Context) -> DatasetXCom:
         started = time.perf_counter()

@@ -11,6 +11,7 @@ from typing import Any
 
 from yarrow import Context, Fail, Operator, YarrowError, param
 from yarrow.jsontypes import Json
+from yarrow.source_digest import source_digest
 
 
 class Python(Operator):
@@ -45,6 +46,12 @@ class Python(Operator):
             self._check_arguments(signature, kwargs)
         result: Json = function(*self.args, **kwargs)
         return result
+
+    def cache_inputs(self, context: Context) -> Json:
+        """With the file that the function is in. What that imports is not looked at."""
+        function = inspect.unwrap(self._load())
+        module = getattr(function, "__module__", None) or self.callable.partition(":")[0]
+        return {"operator": super().cache_inputs(context), "function": source_digest(module)}
 
     def _load(self) -> Callable[..., Any]:
         module_name, _, path = self.callable.partition(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,7 @@ from yarrow.dataset import DatasetManifest, DatasetXCom
 from yarrow.jsontypes import Json
 from yarrow.operator import ArgumentPath
 from yarrow_operators import database, ducks, files
+from yarrow_operators.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -76,17 +78,50 @@ class Sql(Operator):
     def execute(self, context: Context) -> Json | DatasetXCom:
         if self.conn_id is not None:
             return self._in_database(context, self.conn_id)
+        with self._views(context) as duck:
+            return self._in_duckdb(context, duck)
+
+    def head(self, context: Context, count: int) -> list[dict[str, Json]]:
+        """The first rows of the query's result, at most `count` of them."""
+        if self.conn_id is not None:
+            with database.query(context.connection(self.conn_id), self.query, self.parameters) as result:
+                return result.head(count)
+        with self._views(context) as duck:
+            return self._head(duck, *self._select(duck), count)
+
+    def cache_inputs(self, context: Context) -> Json:
+        named = [self.source, *self.inputs.values()]
+        addresses = [_below(context, value) for value in named if isinstance(value, str)]
+        return {
+            "operator": super().cache_inputs(context),
+            "files": {str(address): fingerprint(str(address)) for address in addresses},
+        }
+
+    @contextlib.contextmanager
+    def _views(self, context: Context) -> Iterator[DuckDBPyConnection]:
+        """DuckDB with a view for each input."""
         with ducks.connect(context) as duck:
-            if self.source is not None:
-                files.view(duck, "source", _below(context, self.source), context.work_dir / "source", self.read_options)
-            for name, value in self.inputs.items():
-                files.view(duck, name, _below(context, value), context.work_dir / "inputs" / name)
             try:
-                return self._in_duckdb(context, duck)
+                if self.source is not None:
+                    source = _below(context, self.source)
+                    files.view(duck, "source", source, context.work_dir / "source", self.read_options)
+                for name, value in self.inputs.items():
+                    files.view(duck, name, _below(context, value), context.work_dir / "inputs" / name)
+                yield duck
             finally:
                 files.discard(context.work_dir / "source", context.work_dir / "inputs")
 
     def _in_duckdb(self, context: Context, duck: DuckDBPyConnection) -> Json | DatasetXCom:
+        if self.output == "none":
+            for statement in self._statements(duck):
+                duck.execute(statement, self._parameters(statement)).fetchall()
+            return None
+        query, parameters = self._select(duck)
+        if self.output == "dataset":
+            return _published(ducks.write_dataset(duck, query, context, parameters=parameters), context)
+        return self._small(self._head(duck, query, parameters, MAX_ROWS + 1), context)
+
+    def _statements(self, duck: DuckDBPyConnection) -> list[Any]:
         statements = duck.extract_statements(self.query)
         unused = set(self.parameters).difference(*(statement.named_parameters for statement in statements))
         if unused:
@@ -94,25 +129,28 @@ class Sql(Operator):
             raise Fail(f"The query does not use the parameters {names}.", hint="Write `$name` in the query.")
         if not statements:
             raise Fail("The query is empty.")
-        *before, last = statements
-        for statement in before if self.output != "none" else statements:
+        return statements
+
+    def _select(self, duck: DuckDBPyConnection) -> tuple[str, dict[str, Json] | None]:
+        """Carries out all statements but the last one, which must be a SELECT, and returns that with its parameters."""
+        *before, last = self._statements(duck)
+        for statement in before:
             duck.execute(statement, self._parameters(statement)).fetchall()
-        if self.output == "none":
-            return None
         if last.type.name != "SELECT":
             raise Fail(
                 f"The last statement of the query is a {last.type.name}, which has no rows.",
                 hint="End with a SELECT, or set `output: none`.",
             )
-        query, parameters = _bare(last.query), self._parameters(last)
-        if self.output == "dataset":
-            return _published(ducks.write_dataset(duck, query, context, parameters=parameters), context)
+        return _bare(last.query), self._parameters(last)
+
+    def _head(
+        self, duck: DuckDBPyConnection, query: str, parameters: dict[str, Json] | None, count: int
+    ) -> list[dict[str, Json]]:
         # DuckDB's own JSON form of a row: the same for every type, nested ones too.
         found = duck.execute(
-            f"SELECT to_json(yarrow_row)::VARCHAR FROM ({query}) yarrow_row LIMIT {MAX_ROWS + 1}",
-            parameters,
+            f"SELECT to_json(yarrow_row)::VARCHAR FROM ({query}) yarrow_row LIMIT {count}", parameters
         ).fetchall()
-        return self._small([json.loads(row, parse_constant=_no_number) for (row,) in found], context)
+        return [json.loads(row, parse_constant=_no_number) for (row,) in found]
 
     def _parameters(self, statement: Any) -> dict[str, Json] | None:
         return {name: self.parameters[name] for name in statement.named_parameters if name in self.parameters} or None

@@ -23,6 +23,7 @@ from yarrow_operators.checks import (
     numbered,
 )
 from yarrow_operators.ducks import connect, literal, schema_of, small_rows, view_input, write_dataset
+from yarrow_operators.fingerprint import fingerprints
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -91,6 +92,9 @@ class Validate(Operator):
         rows_out: int
         rows_quarantined: int
         rows_dropped: int
+
+    def cache_inputs(self, context: Context) -> Json:
+        return {"operator": super().cache_inputs(context), "datasets": fingerprints(self.input)}
 
     def execute(self, context: Context) -> Outputs:
         started = time.perf_counter()

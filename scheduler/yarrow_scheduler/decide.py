@@ -57,8 +57,17 @@ class Decider:
             return
         run = snapshot.record
         xcoms = {instance: xcom.resolve(value) for instance, value in snapshot.xcoms.items()}
-        decisions = decide(snapshot.spec, run.view, snapshot.tasks, now, xcoms)
+        decisions = decide(snapshot.spec, run.view, snapshot.tasks, now, xcoms, snapshot.past)
         applied = self._store.runs.apply(id_, decisions, run.change_seq, queued_timeout=self._queued_timeout, now=now)
+        for expansion in decisions.expansions if applied else ():
+            _log.debug(
+                "task %s of run %s of %s has %d instances now",
+                expansion.task_id,
+                run.run_id,
+                run.dag_id,
+                len(expansion.values),
+                extra={"action": "task_expanded", "dag_id": run.dag_id, "run_id": run.run_id},
+            )
         if not applied:
             decided.refused = True
         elif decisions.run is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import time
@@ -13,11 +14,14 @@ from yarrow.clock import Clock, utc_now
 from yarrow.config import Config
 from yarrow.errors import SecondScheduler, YarrowError
 from yarrow.executor import Executor
+from yarrow.notify import Sender
 from yarrow.store import Store
 from yarrow.wakeup import Listener
 from yarrow_scheduler.beat import Beat
 from yarrow_scheduler.bell import Bell
 from yarrow_scheduler.catalog import Catalog
+from yarrow_scheduler.courier import Courier
+from yarrow_scheduler.deadlines import DeadlineWatch
 from yarrow_scheduler.decide import Decider
 from yarrow_scheduler.dispatch import dispatch, served_queues
 from yarrow_scheduler.folder import FolderWatch
@@ -55,6 +59,8 @@ class Scheduler:
         self._planner = Planner(store)
         self._decider = Decider(store, config.queued_timeout)
         self._sweeper = Sweeper(store, config)
+        self._deadlines = DeadlineWatch(store)
+        self._courier = Courier(store.notifications, Sender(config, os.environ), clock, config)
         self._beat = Beat(store, self.scheduler_id, config.heartbeat_interval)
 
     def tick(self, now: datetime) -> float | None:
@@ -73,6 +79,7 @@ class Scheduler:
         more_due = self._planner.plan(now)
         self._store.runs.start_due(now)
         decided = self._decider.decide(now)
+        more_passed = self._deadlines.judge(now)
         self._store.attempts.grant(self._config.parallelism, served=served, now=now)
         dispatch(self._store, now, workers, self.publisher)
         self._sweeper.sweep(now, served)
@@ -80,7 +87,8 @@ class Scheduler:
 
         for dag_id in decided.ended:
             self._planner.run_ended(dag_id)
-        if more_due or decided.more or decided.ended:
+        self._courier.wake()
+        if more_due or more_passed or decided.more or decided.ended:
             return 0.0
         return _REFUSED_PAUSE if decided.refused else None
 
@@ -99,6 +107,7 @@ class Scheduler:
         with Listener(self._config.broker_url) as listener:
             threading.Thread(target=self._listen, args=(listener,), name="yarrow-listener", daemon=True).start()
             watch.start()
+            self._courier.start()
             _log.info("scheduler started, DAG folder %s", self._config.dags_folder, extra={"action": "started"})
             try:
                 while not self._stopping:
@@ -106,6 +115,7 @@ class Scheduler:
             finally:
                 watch.close()
                 self.publisher.close()
+                self._courier.close()
         self._beat.unregister()
         _log.info("scheduler stopped", extra={"action": "stopped"})
 
@@ -146,6 +156,7 @@ class Scheduler:
             self._store.runs.next_wait(),
             self._store.attempts.next_deadline(),
             self.publisher.retry_at,
+            self._deadlines.next_due,
         ):
             if moment is not None:
                 moments.append(moment if moment > now else now + timedelta(seconds=_OVERDUE_PAUSE))

@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeAlias
 
+from yarrow.language.deployment import Known
 from yarrow.language.loader import load_file
-from yarrow.language.prove import Known
 from yarrow_scheduler.parsed import Parsed, Request, broken
 
 FILE_SECONDS = 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class Request:
     root: Path
     paths: Sequence[str]  # relative to the DAG folder
     queues: Collection[str]  # what the deployment has
-    pools: Collection[str]
+    pools: Mapping[str, int]  # with their slots
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Parser:
 
     def _request(self, paths: Sequence[str]) -> Request:
         config = self._config
-        return Request(config.dags_folder, tuple(paths), tuple(config.queues), tuple(config.pools))
+        return Request(config.dags_folder, tuple(paths), tuple(config.queues), dict(config.pools))
 
     def _take(self) -> _Child:
         with self._lock:

@@ -1,16 +1,19 @@
-"""Step `plan`: due data intervals become runs, no more of them than may run."""
+"""Step `plan`: due data intervals and published data sets become runs, no more of them than may run."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from yarrow.cron import is_continuous
 from yarrow.errors import StoreError
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
 from yarrow.store import Store
 from yarrow.store.records import DagRecord
-from yarrow.timetable import NO_START, Interval, Timetable
+from yarrow.timetable import Interval, Timetable
+from yarrow.upcoming import Progress, cut_catchup, timetable_of, upcoming
 
 _DUE_AT_ONCE = 500  # DAGs in one pass; the rest follows in the next one
 _RUNS_AT_ONCE = 50  # runs of one DAG in one pass
@@ -56,25 +59,40 @@ class Planner:
         self._look_at = None
 
     def _schedule(self, now: datetime) -> bool:
-        """Works out the next run of DAGs that were published, changed or unpaused. Returns whether there were any."""
-        planned: list[tuple[DagRecord, datetime | None, datetime | None]] = []
-        for dag in self._store.catalog.unscheduled():
-            try:
-                interval = first_interval(self._store.catalog.spec(dag.dag_id, dag.version), dag, now)
-            except StoreError:
-                raise
-            except Exception:  # noqa: BLE001 - one DAG that can't be scheduled must not stop the others
-                interval = None
-                _log.exception("%s is not scheduled", dag.dag_id, extra={"action": "schedule_failed"})
-            planned.append((dag, interval.logical_date, interval.run_after) if interval else (dag, None, None))
+        """Looks at DAGs that were published, changed or unpaused, or whose data sets were. Returns whether any were."""
+        dags = self._store.catalog.unscheduled()
+        progress = self._progress(dags)
+        planned = [(dag, *self._next(dag, progress[dag.dag_id], now)) for dag in dags]
         if planned:
             self._store.catalog.set_schedules(planned)
         return bool(planned)
 
+    def _next(self, dag: DagRecord, progress: Progress, now: datetime) -> tuple[datetime | None, datetime | None]:
+        """The logical date of the next run and when it is due; a DAG that waits for data sets is looked at now."""
+        try:
+            spec = self._store.catalog.spec(dag.dag_id, dag.version)
+            if _waits_for_datasets(spec):
+                return None, now
+            interval = upcoming(spec, progress, now)
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 - one DAG that can't be scheduled must not stop the others
+            _log.exception("%s is not scheduled", dag.dag_id, extra={"action": "schedule_failed"})
+            return None, None
+        return (interval.logical_date, interval.run_after) if interval else (None, None)
+
+    def _progress(self, dags: Sequence[DagRecord]) -> dict[str, Progress]:
+        """How far the runs of these DAGs have come; those that have had none are not asked about."""
+        begun = self._store.catalog.progress([dag.dag_id for dag in dags if dag.scheduled_through is not None])
+        return {dag.dag_id: begun.get(dag.dag_id) or Progress(dag.created_at) for dag in dags}
+
     def _plan_one(self, dag: DagRecord, now: datetime) -> bool:
         try:
             spec = self._store.catalog.spec(dag.dag_id, dag.version)
-            room = spec.max_active_runs - self._store.runs.active_count(dag.dag_id)
+            if _waits_for_datasets(spec):
+                return self._make_dataset_run(spec, dag, now)
+            most = 1 if _is_continuous(spec) else spec.max_active_runs
+            room = most - self._store.runs.active_count(dag.dag_id)
             if room <= 0:
                 self._set_aside[dag.dag_id] = (dag.version, now + _BLOCKED)
                 return False
@@ -86,18 +104,28 @@ class Planner:
             _log.exception("no run of %s could be made", dag.dag_id, extra={"action": "plan_failed"})
             return False
 
+    def _make_dataset_run(self, spec: DagSpec, dag: DagRecord, now: datetime) -> bool:
+        """Makes a run for what was published, if it is enough. Returns whether more could be made at once: never."""
+        made, blocked = self._store.datasets.make_run(spec, dag.version, now)
+        if made is not None:
+            _log.info("created run %s of %s", made.run_id, dag.dag_id, extra={"action": "run_created"})
+        if blocked:
+            self._set_aside[dag.dag_id] = (dag.version, now + _BLOCKED)
+        return False
+
     def _create(self, spec: DagSpec, dag: DagRecord, now: datetime, room: int) -> bool:
         """Creates at most `room` runs. Returns whether more could be created at once."""
-        timetable = timetable_of(spec, dag)
-        interval = timetable.next_interval(dag.scheduled_through) if spec.catchup else _latest(timetable, dag, now)
-        if interval is None or interval.run_after > now:
+        if self._leave_out(spec, dag, now):
+            return True
+        timetable = timetable_of(spec, dag.created_at)
+        interval = _due(spec, timetable, dag, now)
+        if interval is None:
             # What is due is not in the timetable: have it worked out anew.
-            upcoming = first_interval(spec, dag, now)
-            due = (upcoming.logical_date, upcoming.run_after) if upcoming else (None, None)
-            self._store.catalog.set_schedule(dag, next_logical_date=due[0], next_run_after=due[1])
+            logical_date, run_after = self._next(dag, self._progress([dag])[dag.dag_id], now)
+            self._store.catalog.set_schedule(dag, next_logical_date=logical_date, next_run_after=run_after)
             return False
         for _ in range(_RUNS_AT_ONCE):
-            following = timetable.next_interval(interval.logical_date)
+            following = _following(spec, timetable, dag, interval, now)
             room -= self._create_one(spec, dag, interval, following, now)
             if following is None or following.run_after > now:
                 return False
@@ -105,6 +133,18 @@ class Planner:
                 self._set_aside[dag.dag_id] = (dag.version, now + _BLOCKED)
                 return False
             interval = following
+        return True
+
+    def _leave_out(self, spec: DagSpec, dag: DagRecord, now: datetime) -> bool:
+        """Moves the DAG on past the missed runs that `max_catchup_runs` leaves out. Returns whether there were any."""
+        if not spec.catchup or spec.max_catchup_runs is None or dag.next_logical_date is None:
+            return False
+        cut = cut_catchup(spec, dag.created_at, dag.next_logical_date, now)
+        if cut is None:
+            return False
+        following = (cut.first.logical_date, cut.first.run_after)
+        if self._store.catalog.leave_out(dag, cut.through, following, cut.reason):
+            _log.warning("%s: %s", dag.dag_id, cut.reason, extra={"action": "catchup_cut"})
         return True
 
     def _create_one(
@@ -132,36 +172,36 @@ class Planner:
         return 1
 
 
-def timetable_of(spec: DagSpec, dag: DagRecord) -> Timetable:
-    """The timetable of a DAG that has a schedule. Without a start date it has no beginning; `@once` is now, then."""
-    assert spec.schedule is not None
-    once = spec.schedule.cron == "@once"
-    return Timetable.of(spec.schedule, spec.start_date or (dag.created_at if once else NO_START), spec.end_date)
-
-
-def _latest(timetable: Timetable, dag: DagRecord, now: datetime) -> Interval | None:
-    """The newest run that is due, from the one on that the DAG waits for."""
-    latest = timetable.latest_due(now, dag.scheduled_through)
-    if latest is None or (dag.next_logical_date is not None and latest.logical_date < dag.next_logical_date):
+def _due(spec: DagSpec, timetable: Timetable, dag: DagRecord, now: datetime) -> Interval | None:
+    """The run that is due: the one that the DAG waits for or, without catchup, the newest from it on."""
+    date = dag.next_logical_date
+    if date is None or (dag.scheduled_through is not None and date <= dag.scheduled_through):
         return None
-    return latest
-
-
-def first_interval(spec: DagSpec, dag: DagRecord, now: datetime) -> Interval | None:
-    """The next run to create, due or not; None: never. Without catchup, what was missed but for the latest is left out.
-
-    A schedule of the meaning `trigger` that has no run yet waits for its next moment.
-    """
-    if spec.schedule is None:
-        return None
-    timetable = timetable_of(spec, dag)
-    if spec.catchup:
-        return timetable.next_interval(dag.scheduled_through)
-    if spec.schedule.semantics == "interval" or dag.scheduled_through is not None:
+    if _is_continuous(spec):
+        return Interval.between(date, now) if date < now else None
+    awaited = timetable.at(date)
+    if not spec.catchup:
         latest = timetable.latest_due(now, dag.scheduled_through)
-        if latest is not None:
+        if latest is not None and latest.logical_date > date:
             return latest
-    return next(iter(timetable.starting_after(now, 1)), None)
+    return awaited if awaited is not None and awaited.run_after <= now else None
+
+
+def _following(
+    spec: DagSpec, timetable: Timetable, dag: DagRecord, interval: Interval, now: datetime
+) -> Interval | None:
+    """The run after one that is being created."""
+    if _is_continuous(spec):
+        return upcoming(spec, Progress(dag.created_at, interval.logical_date, interval.data_interval_end), now)
+    return timetable.next_interval(interval.logical_date)
+
+
+def _is_continuous(spec: DagSpec) -> bool:
+    return spec.schedule is not None and is_continuous(spec.schedule.cron)
+
+
+def _waits_for_datasets(spec: DagSpec) -> bool:
+    return spec.schedule is not None and bool(spec.schedule.datasets)
 
 
 def run_id_of(logical_date: datetime) -> str:

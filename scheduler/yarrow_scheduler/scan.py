@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SUFFIXES = (".yaml", ".yml")
+from yarrow.language.files import is_dag_file
 
 _LONGEST_PATH = 1024  # what the store keeps
 _TEMPORARY_PREFIXES = (".", "~", "#")
-_TEMPORARY_SUFFIXES = tuple(f"{mark}{suffix}" for mark in ("~", ".tmp", ".swp", ".bak") for suffix in SUFFIXES)
+_TEMPORARY_SUFFIXES = tuple(f"{mark}{suffix}" for mark in ("~", ".tmp", ".swp", ".bak") for suffix in (".yaml", ".yml"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def stamp_of(path: str | Path) -> Stamp | None:
 
 
 def scan(root: Path) -> Scan:
-    """Finds every `*.yaml` and `*.yml` below the folder. Hidden and temporary names are ignored.
+    """Finds every `*.yaml` and `*.yml` below the folder but those of tests. Hidden and temporary names are ignored.
 
     Symbolic links are followed, but no folder is looked through twice, so that a link to a parent ends.
     """
@@ -63,10 +63,8 @@ def scan(root: Path) -> Scan:
 
 
 def is_dag_file_name(name: str) -> bool:
-    """Whether a file of this name is a DAG file, and not one that an editor or a copy is still busy with."""
-    return (
-        name.endswith(SUFFIXES) and not name.startswith(_TEMPORARY_PREFIXES) and not name.endswith(_TEMPORARY_SUFFIXES)
-    )
+    """Whether a file of this name is a DAG file: no file of tests, and not one that an editor is still busy with."""
+    return is_dag_file(name) and not name.startswith(_TEMPORARY_PREFIXES) and not name.endswith(_TEMPORARY_SUFFIXES)
 
 
 def _walk(root: str, unreadable: dict[str, str]) -> Iterator[tuple[str, Stamp]]:

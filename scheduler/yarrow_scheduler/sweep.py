@@ -53,6 +53,7 @@ class Sweeper:
         if _due(self._forgot_at, now, _FORGET_EVERY):
             self._forgot_at = now
             self._store.workers.forget_stale(now - timedelta(seconds=_FORGET_AFTER * self._config.lease))
+            self._store.cache.clear(before=now)
 
 
 def _due(last: datetime | None, now: datetime, every: timedelta) -> bool:

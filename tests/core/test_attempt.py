@@ -6,16 +6,19 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar, NotRequired, TypedDict
 
 import pytest
 
-from yarrow import Context, Fail, Interrupted, Operator, Skip, param, xcom
+from yarrow import Context, Fail, Interrupted, Operator, Reschedule, Skip, param, urls, xcom
 from yarrow.attempt import Surroundings, discard_work, execute
+from yarrow.context import CachedResult
+from yarrow.dataset import publish
 from yarrow.errors import NotFound
 from yarrow.jsontypes import Json
+from yarrow.operator import OtherState
 from yarrow.protocol import Assignment, Report
 from yarrow.registry import register
 from yarrow.states import AttemptState
@@ -52,6 +55,7 @@ class Recorder:
 
     told: list[Any] = field(default_factory=list)
     stop: bool = False
+    cache: dict[str, CachedResult] = field(default_factory=dict)
 
     def progress(self, done: float, total: float | None, unit: str) -> None:
         self.told.append(("progress", done, total, unit))
@@ -62,6 +66,14 @@ class Recorder:
     def trigger_dag(self, dag_id: str, params: Mapping[str, Json], logical_date: datetime | None) -> str:
         self.told.append(("trigger", dag_id, dict(params), logical_date))
         return "manual__7"
+
+    def task_state(self, dag_id: str, task_id: str | None, logical_date: datetime) -> OtherState | None:
+        self.told.append(("state", dag_id, task_id, logical_date))
+        return OtherState("manual__8", "success")
+
+    def cached_result(self, key: str) -> CachedResult | None:
+        self.told.append(("cache", key))
+        return self.cache.get(key)
 
     def interrupted(self) -> bool:
         return self.stop
@@ -125,7 +137,7 @@ class Bench:
         log.addHandler(handler)
         ticks = iter([START, START + timedelta(seconds=2)])
         config = self.surroundings(**surroundings)
-        return execute(task, config=config, services=self.services, log=log, clock=lambda: next(ticks))
+        return execute(task, config=config, services=self.services, log=log, clock=lambda: next(ticks, START))
 
 
 @pytest.fixture
@@ -360,6 +372,140 @@ def test_a_choice_that_makes_no_sense(bench: Bench, operators: pytest.MonkeyPatc
     assert (report.state, report.retryable) == (AttemptState.FAILED, False)
 
 
+# Waiting.
+
+
+def test_a_task_that_has_to_wait_is_put_off(bench: Bench, operators: pytest.MonkeyPatch) -> None:
+    later = datetime(2026, 1, 2, 5, 30, tzinfo=timezone(timedelta(hours=2)))
+    behave(operators, raising(Reschedule(later, "The file is not there.")))
+    report = bench.run(assignment(try_number=3))
+    assert (report.state, report.resume_at) == (AttemptState.DEFERRED, "2026-01-02T03:30:00+00:00")
+    assert report.reason == "The file is not there."
+    assert bench.lines == ["INFO The file is not there. Looking again at 2026-01-02 03:30:00+00:00."]
+
+
+@pytest.mark.parametrize("until", [datetime(2026, 1, 2), "tomorrow", None])
+def test_a_task_that_does_not_say_for_how_long_fails(bench: Bench, operators: pytest.MonkeyPatch, until: Any) -> None:
+    behave(operators, raising(Reschedule(until)))
+    report = bench.run(assignment())
+    assert (report.state, report.retryable) == (AttemptState.FAILED, False)
+    assert report.reason is not None
+    assert "needs an aware datetime" in report.reason
+
+
+def test_a_try_knows_when_it_began(bench: Bench, operators: pytest.MonkeyPatch) -> None:
+    behave(operators, lambda probe, context: [context.first_started_at.isoformat(), context.now().isoformat()])
+    report = bench.run(assignment(first_started_at="2026-01-01T23:00:00+00:00"))
+    assert report.xcom == ["2026-01-01T23:00:00+00:00", "2026-01-02T03:00:02+00:00"]
+
+
+# Mapped tasks.
+
+
+def test_a_mapped_task_instance_finds_its_value(bench: Bench) -> None:
+    report = bench.run(
+        assignment(arguments={"value": "{{ map.day }}/{{ map_index }}"}, map_value={"day": "monday"}, map_index=2)
+    )
+    assert report.xcom == {"value": "monday/2", "raw": ""}
+
+
+def test_the_xcom_of_a_mapped_task_is_the_list_of_its_values(bench: Bench, tmp_path: Path) -> None:
+    large = xcom.spill([1, 2, 3], f"file://{tmp_path}/objects", "k", 0)
+    report = bench.run(
+        assignment(
+            arguments={"value": "{{ xcom.scores }}"},
+            xcoms={"scores": [7, large, {"rows": 1}]},
+            mapped_xcoms=("scores",),
+        )
+    )
+    assert report.xcom == {"value": [7, [1, 2, 3], {"rows": 1}], "raw": ""}
+
+
+# What an error is called.
+
+
+def test_a_failure_says_what_it_is_called(bench: Bench, operators: pytest.MonkeyPatch) -> None:
+    behave(operators, raising(ConnectionRefusedError()))
+    assert bench.run(assignment()).kinds == ["ConnectionRefusedError", "ConnectionError", "OSError", "Exception"]
+
+
+# The result cache.
+
+
+def test_without_a_cache_nobody_is_asked(bench: Bench) -> None:
+    report = bench.run(assignment())
+    assert (report.cache_key, report.cached, bench.services.told) == (None, False, [])
+
+
+def test_a_result_is_kept_and_taken_from_there_the_next_time(bench: Bench, operators: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+    behave(operators, lambda probe, context: runs.append(1) or {"rows": 5})
+    task = assignment(cache={"ttl": 60.0, "key": None})
+    first = bench.run(task)
+    assert first.cache_key is not None
+    assert (first.cached, bench.services.told) == (False, [("cache", first.cache_key)])
+
+    bench.services.cache[first.cache_key] = CachedResult("a0", "scheduled__0", True, {"rows": 5})
+    second = bench.run(task)
+    assert (second.state, second.cached, second.cache_key) == (AttemptState.SUCCESS, True, first.cache_key)
+    assert (second.xcom, second.has_xcom, runs) == ({"rows": 5}, True, [1])
+    assert bench.lines == ["INFO Result taken from the cache: attempt a0 of run scheduled__0."]
+
+
+def test_a_failure_is_not_kept(bench: Bench, operators: pytest.MonkeyPatch) -> None:
+    behave(operators, raising(ValueError("x")))
+    assert bench.run(assignment(cache={})).cache_key is None
+
+
+def test_the_key_of_the_author_stands_for_the_parameters(bench: Bench) -> None:
+    def key(cache: dict[str, Any], **arguments: Any) -> str | None:
+        return bench.run(assignment(cache=cache, arguments=arguments)).cache_key
+
+    own = {"key": "{{ ds }}-{{ params.limit }}"}
+    assert key(own, number=1) == key(own, number=2)
+    assert key(own, number=1) != key({"key": "{{ ds }}"}, number=1)
+    assert key({}, number=1) != key({}, number=2)
+    assert key({}, value="{{ params.limit }}") == key({}, value=5), "what was rendered counts"
+    report = bench.run(assignment(cache={"key": "{{ xcom.gone }}"}))
+    assert (report.state, report.retryable) == (AttemptState.FAILED, False)
+
+
+def test_a_cached_data_set_that_is_gone_is_made_again(
+    bench: Bench, operators: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manifest = publish(f"file://{tmp_path}/set/", [], [("a", "BIGINT")])
+    behave(operators, lambda probe, context: {"rows": 1})
+    task = assignment(cache={})
+    key = bench.run(task).cache_key
+    assert key is not None
+    found = CachedResult("a0", "r0", True, {"valid": manifest.to_json()})
+    bench.services.cache[key] = found
+    assert bench.run(task).cached
+    bench.services.cache[key] = found._replace(xcom=xcom.spill(found.xcom, f"file://{tmp_path}/objects", "k", 0))
+    assert bench.run(task).cached, "a result that is kept by reference is looked into"
+    urls.remove(f"file://{tmp_path}/set/_manifest.json")
+    report = bench.run(task)
+    assert (report.cached, report.xcom, report.cache_key) == (False, {"rows": 1}, key)
+    assert "is gone" in bench.lines[-1]
+
+
+def test_a_cached_choice_steers_as_the_first_one_did(bench: Bench, operators: pytest.MonkeyPatch) -> None:
+    behave(operators, lambda probe, context: {"follow": ["left"]})
+    task = assignment(operator="steering", cache={})
+    key = bench.run(task).cache_key
+    assert key is not None
+    bench.services.cache[key] = CachedResult("a0", "r0", True, {"follow": ["left"]})
+    report = bench.run(task)
+    assert (report.cached, report.follow) == (True, ["left"])
+
+
+def test_an_operator_that_cannot_tell_its_inputs_is_executed(bench: Bench, operators: pytest.MonkeyPatch) -> None:
+    operators.setattr(Probe, "cache_inputs", lambda self, context: raising(OSError("no such file"))(self, context))
+    report = bench.run(assignment(cache={}))
+    assert (report.state, report.cache_key) == (AttemptState.SUCCESS, None)
+    assert bench.lines == ["WARNING The cache is not used: OSError: no such file"]
+
+
 # The context.
 
 
@@ -376,6 +522,8 @@ def test_the_context(bench: Bench, operators: pytest.MonkeyPatch, tmp_path: Path
             outputs=(context.output_uri(), context.output_uri("valid")),
             connection=context.connection("db").password,
             run=context.trigger_dag("other", params={"x": 1}, logical_date=None),
+            state=context.task_state("other", "t", context.logical_date),
+            times=(context.timezone, context.first_started_at),
             cpus=context.cpus,
             folder=context.dags_folder,
         )
@@ -402,12 +550,15 @@ def test_the_context(bench: Bench, operators: pytest.MonkeyPatch, tmp_path: Path
         ),
         "connection": "p@ss",
         "run": "manual__7",
+        "state": ("manual__8", "success"),
+        "times": ("America/New_York", START),
         "cpus": 3,
         "folder": Path("/dags"),
     }
     assert report.metrics == {"rows_in": 5, "rows_in{carrier=AA,origin=JFK}": 2, "share": 0.5}
     assert bench.services.told == [
         ("trigger", "other", {"x": 1}, None),
+        ("state", "other", "t", day),
         ("progress", 5, 10, "rows"),
         ("metric", "rows_in", 5, {}),
         ("metric", "rows_in", 2, {"origin": "JFK", "carrier": "AA"}),
@@ -455,6 +606,7 @@ def test_an_interruption(bench: Bench, operators: pytest.MonkeyPatch) -> None:
         (Report("a1", AttemptState.FAILED, retryable=False), 1, False),
         (Report("a1", AttemptState.CANCELLED), 3, True),
         (Report("a1", AttemptState.LOST), 3, True),
+        (Report("a1", AttemptState.DEFERRED), 3, True),
     ],
 )
 def test_the_work_folder_lives_as_long_as_there_may_be_another_try(

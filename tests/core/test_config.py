@@ -133,6 +133,9 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "log_limit": ("4096", 4096),
     "variables": ('{"a": "x", "b": 2}', {"a": "x", "b": "2"}),
     "connections": ("db=postgresql://h/d", {"db": "postgresql://h/d"}),
+    "base_url": ("https://h", "https://h"),
+    "notification_timeout": ("5s", 5.0),
+    "notification_give_up": ("2d", 172800.0),
     "log_level": ("warning", "WARNING"),
 }
 

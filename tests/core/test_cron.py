@@ -121,14 +121,15 @@ def test_back_is_brute_force(expression: tuple[str, list[set[int] | None]], end:
         return
     start = end - timedelta(days=400)
     expected = brute_force(values, start, end)[::-1][:20]
-    assert [moment for moment in cron.back(end, 20) if moment >= start] == expected
+    walked = itertools.takewhile(lambda moment: moment >= start, cron.back(end))
+    assert list(itertools.islice(walked, 20)) == expected
 
 
 def test_a_whole_leap_cycle_in_both_directions() -> None:
     cron = parse_cron("0 0 29 2 *")
     years = [moment.year for moment in itertools.islice(cron.forward(datetime(2090, 1, 1)), 4)]
     assert years == [2092, 2096, 2104, 2108]
-    assert [moment.year for moment in cron.back(datetime(2108, 2, 29), 4)] == [2108, 2104, 2096, 2092]
+    assert [moment.year for moment in itertools.islice(cron.back(datetime(2108, 2, 29)), 4)] == [2108, 2104, 2096, 2092]
 
 
 @pytest.mark.parametrize("day", [29, 30, 31])
@@ -137,7 +138,7 @@ def test_the_last_days_of_short_months(day: int) -> None:
     cron = parse_cron(f"0 0 {day} * *")
     expected = brute_force(values, datetime(2019, 1, 1), datetime(2026, 1, 1))
     assert list(itertools.takewhile(lambda m: m.year < 2026, cron.forward(datetime(2018, 12, 31)))) == expected
-    assert cron.back(datetime(2025, 12, 31, 12), len(expected)) == expected[::-1]
+    assert list(itertools.islice(cron.back(datetime(2025, 12, 31, 12)), len(expected))) == expected[::-1]
 
 
 @pytest.mark.parametrize(
@@ -185,9 +186,9 @@ def test_spellings(text: str, same: str) -> None:
         ("H H * * *", "hashed"),
         ("h(0-29)/10 * * * *", "hashed"),
         ("0 0 ? * *", "write `*`"),
-        ("0 0 L * *", "last"),
-        ("0 0 * * 5L", "last"),
-        ("0 0 * * 5#2", "nth weekday"),
+        ("0 0 L-3 * *", "stands alone"),
+        ("0 0 * * L5", "is `5L`"),
+        ("0 0 * * 5#6", "followed by 1 to 5"),
         ("0 0 15W * *", "nearest weekday"),
         ("60 * * * *", "between 0 and 59"),
         ("* 24 * * *", "between 0 and 23"),

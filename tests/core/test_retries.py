@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from yarrow.language.spec import TaskSpec
-from yarrow.retries import LONGEST_DELAY, retry_delay
+from yarrow.retries import LONGEST_DELAY, retry_delay, ruled_out_by
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 PLAIN = TaskSpec(task_id="t", operator="empty", arguments={}, retry_delay=10.0)
@@ -55,3 +55,20 @@ def test_the_caps() -> None:
 
 def test_a_backoff_below_a_second_waits_at_least_one() -> None:
     assert retry_delay(replace(BACKOFF, retry_delay=0.01), "d", DATE, 1) == 1.0
+
+
+def test_instances_of_a_mapped_task_have_a_jitter_each_and_others_none_of_it() -> None:
+    wide = replace(BACKOFF, retry_delay=600.0)
+    assert retry_delay(wide, "d", DATE, 1) == retry_delay(wide, "d", DATE, 1, -1)
+    delays = {retry_delay(wide, "d", DATE, 1, index) for index in range(-1, 50)}
+    assert len(delays) > 40
+    assert all(600 <= delay < 1200 for delay in delays)
+
+
+def test_kinds_of_errors_rule_out_another_try() -> None:
+    choosy = replace(PLAIN, retry_on=("OSError", "HttpStatus.503"), no_retry_on=("FileNotFoundError",))
+    assert ruled_out_by(PLAIN, ["ValueError"]) is None
+    assert ruled_out_by(choosy, ["TimeoutError", "OSError"]) is None
+    assert ruled_out_by(choosy, ["ValueError"]) == "retry_on"
+    assert ruled_out_by(choosy, []) == "retry_on"
+    assert ruled_out_by(choosy, ["FileNotFoundError", "OSError"]) == "no_retry_on"

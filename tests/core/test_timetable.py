@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yarrow.language.spec import ScheduleSpec
-from yarrow.timetable import Interval, Timetable, check_schedule, fire_times, preview
+from yarrow.preview import preview
+from yarrow.timetable import Interval, Timetable, check_schedule, fire_times
 
 Calls = Callable[[Callable[[], object]], int]
 
@@ -234,6 +235,7 @@ def test_a_preview_row() -> None:
         "data_interval_end": "2013-02-01T05:00:00+00:00",
         "run_after": "2013-02-01T05:00:00+00:00",
         "local": "2013-02-01T00:00:00-05:00",
+        "note": None,
     }
     assert row.words == "covers 2013-01-01 00:00 to 2013-02-01 00:00 America/New_York, starts at the end"
 

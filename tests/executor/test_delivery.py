@@ -28,6 +28,8 @@ class Server:
         self.lines: dict[str, list[str]] = {}
         self.requests: list[int] = []  # lines of each
         self.reports: list[tuple[str, str]] = []
+        self.delivered: list[str] = []  # their states
+        self.refuse: set[str] = set()  # tokens
         self.beats: list[Heartbeat] = []
         self.stop: dict[str, str] = {}
 
@@ -43,7 +45,10 @@ class Server:
 
     def finish(self, report: Report, token: str, worker_id: str) -> None:
         self._check()
+        if token in self.refuse:
+            raise Refused("it is another's")
         self.reports.append((report.attempt_id, worker_id))
+        self.delivered.append(report.state)
 
     def heartbeat(self, heartbeat: Heartbeat) -> HeartbeatReply:
         self.beats.append(heartbeat)
@@ -80,8 +85,8 @@ def shipper(server: Server) -> Iterator[LogShipper]:
 
 def test_lines_travel_together_and_in_order(server: Server, shipper: LogShipper) -> None:
     for number in range(50):
-        shipper.add("a1", "t1", [line(str(number))])
-        shipper.add("a2", "t2", [line(str(number))])
+        shipper.add("t1", [line(str(number))])
+        shipper.add("t2", [line(str(number))])
     until(lambda: len(server.lines.get("t1", [])) == len(server.lines.get("t2", [])) == 50)
     assert server.lines["t1"] == server.lines["t2"] == [str(number) for number in range(50)]
     assert len(server.requests) <= 3
@@ -89,27 +94,38 @@ def test_lines_travel_together_and_in_order(server: Server, shipper: LogShipper)
 
 def test_lines_wait_for_a_server_that_is_away(server: Server, shipper: LogShipper) -> None:
     server.error = Unreachable("away")
-    shipper.add("a1", "t1", [line("one")])
-    shipper.add("a1", "t1", [line("two")])
-    shipper.close("a1")
+    shipper.add("t1", [line("one")])
+    shipper.add("t1", [line("two")])
+    shipper.close("t1")
     server.error = None
     until(lambda: server.lines.get("t1") == ["one", "two"])
 
 
 def test_lines_that_are_not_wanted_do_not_stop_the_others(server: Server, shipper: LogShipper) -> None:
     server.error = Rejected(413, "too large")
-    shipper.add("a1", "t1", [line("one")])
-    until(lambda: not shipper._buffers["a1"].lines)
+    shipper.add("t1", [line("one")])
+    until(lambda: not shipper._buffers["t1"].lines)
     server.error = None
-    shipper.add("a1", "t1", [line("two")])
+    shipper.add("t1", [line("two")])
     until(lambda: server.lines.get("t1") == ["two"])
+
+
+def test_each_look_of_an_attempt_that_was_put_off_has_its_own_token(server: Server, shipper: LogShipper) -> None:
+    server.error = Unreachable("away")
+    shipper.add("t1", [line("first look")])
+    shipper.close("t1")
+    shipper.add("t2", [line("second look")])
+    server.error = None
+    until(lambda: server.lines == {"t1": ["first look"], "t2": ["second look"]})
+    shipper.close("t2")
+    until(lambda: not shipper._buffers)
 
 
 def test_a_log_that_is_too_long_is_cut_off(server: Server, shipper: LogShipper) -> None:
     for _ in range(20):
-        shipper.add("a1", "t1", [line("x" * 10_000)])
-    assert shipper.full("a1")
-    assert not shipper.full("a2")
+        shipper.add("t1", [line("x" * 10_000)])
+    assert shipper.full("t1")
+    assert not shipper.full("t2")
     until(lambda: "cut off" in server.lines.get("t1", [""])[-1])
     assert 9 <= len(server.lines["t1"]) <= 11
 
@@ -117,13 +133,13 @@ def test_a_log_that_is_too_long_is_cut_off(server: Server, shipper: LogShipper) 
 def test_what_does_not_fit_into_the_buffer_is_counted(server: Server) -> None:
     shipper = LogShipper(server, limit=100_000_000)  # type: ignore[arg-type]  # it stands in for a client
     for _ in range(100):
-        shipper.add("a1", "t1", [line("x" * 100_000)])
-    buffer = shipper._buffers["a1"]
+        shipper.add("t1", [line("x" * 100_000)])
+    buffer = shipper._buffers["t1"]
     assert buffer.size <= 8 * 1024 * 1024
     assert buffer.missing == 100 - len(buffer.lines)
     missing = buffer.missing
     buffer.take(4_000_000)
-    shipper.add("a1", "t1", [line("fits")])
+    shipper.add("t1", [line("fits")])
     assert f"{missing} lines are missing here" in buffer.lines[-2].text
     assert buffer.lines[-1].text == "fits"
 
@@ -172,6 +188,21 @@ def test_reports_that_are_refused_are_dropped(
     reporter.look()
     until(lambda: not reporter.undelivered() and not spool.pending())
     assert server.reports == []
+
+
+def test_an_old_report_on_an_attempt_that_was_put_off_does_not_take_the_new_one_along(
+    server: Server, reporter: Reporter, spool: Spool
+) -> None:
+    old, new = Envelope(Report("a1", "deferred"), "old", "w1"), Envelope(Report("a1", "success"), "new", "w1")
+    server.refuse = {"old"}
+    server.error = Unreachable("away")
+    reporter.send(old)
+    reporter.send(new)
+    until(lambda: len(spool.pending()) == 2)
+    server.error = None
+    until(lambda: server.reports == [("a1", "w1")])
+    until(lambda: not reporter.undelivered() and not spool.pending())
+    assert server.delivered == ["success"]
 
 
 def test_reports_in_another_version_are_left_for_the_next_worker(
@@ -259,6 +290,23 @@ def test_stop_requests_and_rejections_are_passed_on(server: Server, beating: Bea
     assert beating.stops[0] == {"a1": "cancelled"}
     server.error = Rejected(401, "wrong token")
     until(lambda: beating.rejections)
+
+
+def test_a_stop_that_was_meant_for_an_earlier_look_is_not_passed_on(server: Server, beating: Beating) -> None:
+    run(beating.table, "a1")
+    until(lambda: server.beats and server.beats[-1].attempts)
+
+    def answer(heartbeat: Heartbeat) -> HeartbeatReply:
+        # While the answer is on its way the attempt is put off, claimed again and runs here once more.
+        beating.table.slots[1].run(8, "a1", "fresh", started=0.0, timeout=0.0, lease=60.0, claimed=ticks())
+        return HeartbeatReply({"a1": "it is not this worker's any more"}, 60.0)
+
+    server.heartbeat = answer  # type: ignore[method-assign]  # it answers once
+    until(lambda: beating.table.slots[1].read().token == "fresh")
+    beating.heart.end()
+    server.heartbeat = lambda heartbeat: HeartbeatReply({}, 0.05)  # type: ignore[method-assign]
+    beating.thread.join(5)
+    assert beating.stops == []
 
 
 def test_the_last_heartbeat_says_goodbye(server: Server, reporter: Reporter) -> None:

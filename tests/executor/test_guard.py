@@ -50,6 +50,7 @@ def test_a_timeout_sends_sigterm_and_after_a_grace_sigkill() -> None:
     stopping = bench.guard.gone(1, 100)
     assert stopping is not None
     assert (stopping.state, stopping.reason) == (AttemptState.FAILED, "execution_timeout of 5s exceeded")
+    assert stopping.kinds == ("Timeout",)
     assert bench.guard.gone(1, 100) is None
 
 

@@ -27,12 +27,12 @@ def test_what_is_kept_comes_back_until_it_is_removed(tmp_path: Path) -> None:
     spool.put(first)
     spool.put(second)
     assert spool.pending() == [first, second]
-    spool.remove("a1")
-    spool.remove("a1")
+    spool.remove(first)
+    spool.remove(first)
     assert spool.pending() == [second]
     spool.close()
     assert (tmp_path / FOLDER / "w1").is_dir(), "a report that still waits is not thrown away"
-    spool.remove("a2")
+    spool.remove(second)
     spool.close()
     assert not (tmp_path / FOLDER / "w1").exists()
 
@@ -40,7 +40,7 @@ def test_what_is_kept_comes_back_until_it_is_removed(tmp_path: Path) -> None:
 def test_reports_are_private(tmp_path: Path) -> None:
     spool = opened(tmp_path, "w1")
     spool.put(envelope("a1"))
-    assert (spool.folder / "a1.json").stat().st_mode & 0o077 == 0
+    assert (spool.folder / f"{envelope('a1').key}.json").stat().st_mode & 0o077 == 0
     spool.close()
 
 
@@ -70,3 +70,15 @@ def test_a_home_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> N
     (tmp_path / FOLDER).write_text("a file is in the way")
     with pytest.raises(ConfigError, match="can't write"):
         Spool(tmp_path, "w1").open()
+
+
+def test_the_reports_of_one_attempt_that_was_put_off_are_several(tmp_path: Path) -> None:
+    spool = opened(tmp_path, "w1")
+    first = Envelope(Report("a1", "deferred", resume_at="2026-01-01T00:00:00+00:00"), "first token", "w1")
+    second = Envelope(Report("a1", "success"), "second token", "w1")
+    spool.put(first)
+    spool.put(second)
+    assert sorted(spool.pending(), key=lambda envelope: envelope.token) == [first, second]
+    spool.remove(first)
+    assert spool.pending() == [second]
+    spool.close()

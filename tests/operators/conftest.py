@@ -13,6 +13,7 @@ import pytest
 from yarrow.connections import Connection
 from yarrow.errors import Interrupted, NotFound
 from yarrow.jsontypes import Json
+from yarrow.operator import OtherState
 from yarrow_operators.sql import Sql
 
 
@@ -29,6 +30,9 @@ class AttemptContext:
     logical_date: datetime = datetime(2013, 1, 1, tzinfo=UTC)
     data_interval_start: datetime = datetime(2013, 1, 1, tzinfo=UTC)
     data_interval_end: datetime = datetime(2013, 2, 1, tzinfo=UTC)
+    timezone: str = "UTC"
+    first_started_at: datetime = datetime(2013, 2, 1, tzinfo=UTC)
+    time: datetime = datetime(2013, 2, 1, tzinfo=UTC)
     params: Mapping[str, Json] = field(default_factory=dict)
     downstream: tuple[str, ...] = ()
     connections: Mapping[str, str] = field(default_factory=dict)
@@ -36,7 +40,11 @@ class AttemptContext:
     cpus: int = 1
     metrics: dict[str, float] = field(default_factory=dict)
     triggered: list[tuple[str, Mapping[str, Json], datetime | None]] = field(default_factory=list)
+    states: dict[tuple[str, str | None, datetime], OtherState] = field(default_factory=dict)
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("tests.task"))
+
+    def now(self) -> datetime:
+        return self.time
 
     @property
     def work_dir(self) -> Path:
@@ -69,6 +77,9 @@ class AttemptContext:
     def trigger_dag(self, dag_id: str, *, params: Mapping[str, Json], logical_date: datetime | None) -> str:
         self.triggered.append((dag_id, params, logical_date))
         return "manual__2"
+
+    def task_state(self, dag_id: str, task_id: str | None, logical_date: datetime) -> OtherState | None:
+        return self.states.get((dag_id, task_id, logical_date))
 
     def check_interrupted(self) -> None:
         if self.interrupt():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from yarrow.error_kinds import error_kinds
 from yarrow.errors import Fail, Interrupted, Skip, YarrowError
 from yarrow_operators.bash import Bash
 
@@ -240,3 +241,9 @@ with ProcessTree(["bash", "-c", command], cwd=Path("/"), env={{"PATH": {os.envir
         worker.wait()
 
     assert eventually(lambda: not any(alive(pid) for pid in started))
+
+
+def test_a_failed_command_is_called_by_its_exit_code(context: Any) -> None:
+    with pytest.raises(YarrowError) as caught:
+        Bash(command="exit 75").execute(context)
+    assert {"ExitCode.75", "ExitCode", "yarrow_operators.bash.ExitCode"} <= set(error_kinds(caught.value))

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from yarrow.error_kinds import error_kinds
 from yarrow.errors import Fail, Interrupted, YarrowError
 from yarrow_operators import http
 from yarrow_operators.http import Http
@@ -220,3 +221,17 @@ def test_an_interruption_stops_the_reading(context: Any, base: str) -> None:
 def test_a_mistake_is_explained_and_not_retried(context: Any, task: Http, message: str) -> None:
     with pytest.raises(Fail, match=message):
         task.execute(context)
+
+
+@pytest.mark.parametrize(("status", "final"), [(503, False), (404, True)])
+def test_an_error_is_called_by_its_status(context: Any, base: str, status: int, final: bool) -> None:
+    with pytest.raises(YarrowError) as caught:
+        Http(url=f"{base}/{status}").execute(context)
+    assert isinstance(caught.value, Fail) is final
+    assert {f"HttpStatus.{status}", "HttpStatus", "yarrow_operators.http.HttpStatus"} <= set(error_kinds(caught.value))
+
+
+def test_a_broken_connection_is_called_by_its_cause(context: Any) -> None:
+    with pytest.raises(YarrowError) as caught:
+        Http(url="http://127.0.0.1:1/").execute(context)
+    assert "NewConnectionError" in error_kinds(caught.value)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -124,7 +125,7 @@ class Deployment:
         self.running.append(process)
         return process
 
-    def work(self) -> None:
+    def work(self, state: str = "success") -> None:
         """Does what a worker does with what has been delivered since."""
         self.store.attempts.heartbeat(Heartbeat("w", "host", 1, ("*",), 2, "0"), 30.0)
         lines = self.box.read_text().splitlines() if self.box.exists() else []
@@ -137,7 +138,8 @@ class Deployment:
                 self.refused += 1
                 continue
             self.claimed.append(claimed)
-            self.store.attempts.finish(Report(attempt_id, "success"), claimed.nonce, "w")
+            report = Report(attempt_id, state, reason=None if state == "success" else "it broke")
+            self.store.attempts.finish(report, claimed.nonce, "w")
 
     def moved(self, before: int, runs: list[RunRecord]) -> bool:
         """Whether more has been claimed than before, or everything has ended."""
@@ -153,8 +155,8 @@ class Deployment:
     def has_more_than(self, before: int) -> bool:
         return self.delivered() > before
 
-    def ended(self, run_id: int) -> bool:
-        self.work()
+    def ended(self, run_id: int, state: str = "success") -> bool:
+        self.work(state)
         return self.store.runs.by_id(run_id).state.finished
 
     def close(self) -> None:
@@ -291,6 +293,34 @@ def test_without_any_broker_it_says_what_to_do(sqlite_deployment: Deployment) ->
     del deployment.environment["YARROW_BROKER_URL"]
     assert deployment.start().wait(30) == 2
     assert "There is no broker" in deployment.log.read_text()
+
+
+def test_people_are_told_and_a_receiver_that_hangs_holds_nothing_up(
+    sqlite_deployment: Deployment, receiver: Any
+) -> None:
+    deployment = sqlite_deployment
+    receiver.answers = ["hang"]
+    dag = f"tasks:\n  a:\n    operator: bash\n    with: {{command: 'false'}}\n    on_failure: [log, '{receiver.url}']\n"
+    (deployment.dags / "bad.yaml").write_text(dag)
+    (deployment.dags / "d.yaml").write_text(DAG)
+    deployment.environment["YARROW_BASE_URL"] = "https://yarrow.example.com"
+    deployment.environment["YARROW_NOTIFICATION_TIMEOUT"] = "60"
+    with stopping(deployment.start()):
+        eventually(lambda: deployment.known("bad") and deployment.known("d"))
+        bad = deployment.store.runs.trigger("bad", who="tester")
+        eventually(lambda: deployment.ended(bad.id, "failed"))
+        (posted,) = receiver.wait()
+        assert posted["headers"]["x-yarrow-event"] == "task.failure"
+        assert posted["body"]["title"] == "bad: task a failed"
+        assert posted["body"]["reason"] == "it broke"
+        assert posted["body"]["url"] == f"https://yarrow.example.com/runs/{bad.id}/tasks/a"
+        run = deployment.store.runs.trigger("d", who="tester")
+        eventually(lambda: deployment.ended(run.id))
+        assert not receiver.released.is_set()
+        eventually(lambda: "bad: task a failed" in deployment.log.read_text())
+        receiver.release()
+        eventually(lambda: all(one.delivered_at for one in deployment.store.notifications.list()))
+        assert len(deployment.store.notifications.list()) == 2
 
 
 def test_a_missing_folder_is_told_and_waited_for(sqlite_deployment: Deployment) -> None:

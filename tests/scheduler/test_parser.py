@@ -162,7 +162,7 @@ def test_the_served_end_answers_until_the_other_is_closed(config: Config) -> Non
     serving = threading.Thread(target=parse.serve, args=(theirs, guarded.append))
     serving.start()
     assert ours.recv() == "ready"
-    ours.send(Request(config.dags_folder, ["a.yaml", "gone.yaml"], ("default",), ("default_pool",)))
+    ours.send(Request(config.dags_folder, ["a.yaml", "gone.yaml"], ("default",), {"default_pool": 128}))
     good, gone = ours.recv(), ours.recv()
     ours.close()
     serving.join(10)

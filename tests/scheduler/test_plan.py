@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,31 @@ from yarrow.timetable import Interval, Timetable
 DAY = ScheduleSpec(cron="@daily")
 
 MakeDag = Callable[..., DagSpec]
+
+
+Calls = Callable[[Callable[[], object]], int]
+
+
+@pytest.fixture
+def calls() -> Calls:
+    """Counts the function calls, Python's and C's, that some work makes in this thread."""
+
+    def count(work: Callable[[], object]) -> int:
+        found = 0
+
+        def profile(_frame: Any, event: str, _argument: Any) -> None:
+            nonlocal found
+            found += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            work()
+        finally:
+            sys.setprofile(before)
+        return found
+
+    return count
 
 
 def dates(runs: Any) -> list[datetime]:
@@ -176,16 +203,110 @@ def test_a_paused_dag_makes_no_runs_and_catches_up_afterwards(engine: Any, make_
     assert dates(engine.runs("d")) == days(30, 31)
 
 
-def test_a_changed_schedule_counts_from_the_newest_run(engine: Any, make_dag: MakeDag) -> None:
-    engine.publish(make_dag("d", "a", schedule=DAY, start_date=days(30)[0], catchup=True))
+def test_continuous_runs_follow_on_each_other(engine: Any, make_dag: MakeDag) -> None:
+    engine.publish(make_dag("d", "a", schedule=ScheduleSpec(cron="@continuous")))
+    worker = engine.add_worker()
+    engine.clock.advance(10)
+    engine.tick(3)
+    (first,) = engine.runs("d")
+    begin, now = datetime(2026, 1, 1, tzinfo=UTC), engine.clock()
+    assert (first.logical_date, first.data_interval_start, first.data_interval_end) == (begin, begin, now)
+    engine.advance(30)
+    assert len(engine.runs("d")) == 1, "it still runs"
+    worker.heartbeat()
+    worker.work()
+    engine.tick(3)
+    first, second = engine.runs("d")
+    assert (second.data_interval_start, second.data_interval_end) == (first.data_interval_end, engine.clock())
+    worker.work()
+    engine.tick(3)
+    engine.clock.advance(1)
+    engine.tick(3)
+    assert len(engine.runs("d")) == 3
+
+
+def test_continuous_runs_begin_with_the_start_date_and_stop_at_the_end_date(engine: Any, make_dag: MakeDag) -> None:
+    begin, end = datetime(2025, 12, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
+    engine.publish(make_dag("d", "a", schedule=ScheduleSpec(cron="@continuous"), start_date=begin, end_date=end))
+    engine.add_worker()
+    for _ in range(20):
+        engine.advance(10)
+        engine.settle()
+    runs = engine.runs("d")
+    assert runs[0].data_interval_start == begin
+    assert all(earlier.data_interval_end == later.data_interval_start for earlier, later in itertools.pairwise(runs))
+    assert len(runs) == 5
+    assert engine.store.catalog.dag("d").next_run_after is None
+
+
+def test_several_crons_make_one_run_an_instant(engine: Any, make_dag: MakeDag) -> None:
+    schedule = ScheduleSpec(cron=("0 6 * * *", "0 */6 * * *"), semantics="trigger")
+    engine.publish(make_dag("d", "a", schedule=schedule, start_date=days(31)[0], catchup=True))
     engine.add_worker()
     engine.settle()
-    hourly = ScheduleSpec(cron="@hourly")
-    engine.publish(make_dag("d", "a", schedule=hourly, start_date=days(30)[0], catchup=True))
-    engine.tick()
-    added = dates(engine.runs("d"))[2:]
-    assert added[0] == days(31)[0] + timedelta(hours=1)
-    assert added[-1] < engine.clock()
+    assert dates(engine.runs("d")) == [days(31)[0] + timedelta(hours=6 * number) for number in range(5)]
+
+
+# What `max_catchup_runs` leaves out
+
+
+def cuts(engine: Any) -> list[str]:
+    return [event.reason for event in engine.store.runs.events("d") if event.kind == "dag.catchup_cut"]
+
+
+def test_only_the_newest_missed_runs_are_made_up_for(engine: Any, make_dag: MakeDag) -> None:
+    dag = make_dag("d", "a", schedule=DAY, start_date=days(1)[0], catchup=True, max_catchup_runs=3, max_active_runs=1)
+    engine.publish(dag)
+    engine.tick(3)
+    engine.store.catalog.set_paused("d", True, "somebody")
+    engine.store.catalog.set_paused("d", False, "somebody")
+    worker = engine.add_worker()
+    engine.settle()
+    assert dates(engine.runs("d")) == days(29, 30, 31)
+    assert cuts(engine) == [
+        "28 missed runs are left out, of the logical dates 2025-12-01T00:00:00Z to 2025-12-28T00:00:00Z: "
+        "`max_catchup_runs` is 3."
+    ]
+    engine.clock.advance(2 * 86400)
+    worker.heartbeat()
+    engine.settle()
+    assert len(engine.runs("d")) == 5
+    engine.clock.advance(4 * 86400)  # nobody looked at it for so long
+    worker.heartbeat()
+    engine.settle()
+    assert len(engine.runs("d")) == 8
+    assert cuts(engine)[1].startswith("1 missed run is left out, of the logical dates 2026-01-03T00:00:00Z to ")
+
+
+@pytest.mark.parametrize("semantics", ["interval", "trigger"])
+def test_decades_of_minutes_are_cut_at_once(
+    sqlite_engine: Any, make_dag: MakeDag, calls: Calls, semantics: str
+) -> None:
+    engine = sqlite_engine
+    minutely = ScheduleSpec(cron="* * * * *", semantics=semantics)
+    start = datetime(2001, 1, 1, tzinfo=UTC)
+    engine.publish(
+        make_dag("d", "a", schedule=minutely, start_date=start, catchup=True, max_catchup_runs=40, max_active_runs=2)
+    )
+    assert calls(engine.tick) < 500_000, "there are 13 million minutes"
+    engine.add_worker()
+    engine.settle()
+    assert len(engine.runs("d")) == 40
+    (cut,) = cuts(engine)
+    assert cut.startswith("More than 1,000 missed runs are left out, of the logical dates 2001-01-01T00:00:00Z to 2025")
+
+
+def test_a_tick_costs_the_same_however_much_was_missed(sqlite_engine: Any, make_dag: MakeDag, calls: Calls) -> None:
+    engine = sqlite_engine
+    costs = []
+    for number, years in enumerate((1, 25)):
+        start = datetime(2026 - years, 1, 1, tzinfo=UTC)
+        minutely = ScheduleSpec(cron="* * * * *", timezone="Europe/Berlin")
+        engine.publish(make_dag(f"d{number}", "a", schedule=minutely, start_date=start, catchup=True))
+        costs.append(calls(engine.tick))
+        engine.tick(3)
+        assert len(engine.runs(f"d{number}")) == 16
+    assert costs[1] < 1.5 * costs[0]
 
 
 def test_many_blocked_dags_hide_no_other(

@@ -28,6 +28,7 @@ from yarrow.logs import LogStore
 from yarrow.protocol import Assignment, Heartbeat, HeartbeatReply, LogLine, Report
 from yarrow.states import AttemptState
 from yarrow.store import Store
+from yarrow.store.cache import is_key
 from yarrow.store.records import AttemptRecord, ClaimedAttempt
 
 BODY_LIMIT = 4 * 1024 * 1024
@@ -41,6 +42,7 @@ _REPORTED = frozenset(
         AttemptState.SKIPPED,
         AttemptState.LOST,
         AttemptState.CANCELLED,
+        AttemptState.DEFERRED,
     }
 )
 
@@ -73,6 +75,8 @@ def create_blueprint(config: Config, store: Store, key: bytes, notifier: Notifie
         ("heartbeat", api.heartbeat),
         ("logs", api.logs),
         ("trigger", api.trigger),
+        ("cache", api.cache),
+        ("task-state", api.task_state),
     ):
         blueprint.add_url_rule(f"/{name}", name, _route(handler), methods=["POST"])
     return blueprint
@@ -175,10 +179,7 @@ class _Api:
         return {"refused": refused}
 
     def trigger(self, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        attempt_id, nonce = tokens.read_attempt_token(self._key, token)
-        attempt = self._store.attempts.get(attempt_id, nonce)
-        if attempt.state != AttemptState.RUNNING:
-            raise Refused(f"The attempt is {attempt.state} and can't trigger anything.")
+        attempt = self._running(token, "trigger")
         dag_id, params, logical_date = _field(body, "dag_id", str), body.get("params") or {}, body.get("logical_date")
         run = self._store.runs.trigger(
             dag_id,
@@ -191,6 +192,38 @@ class _Api:
         )
         self._notifier.notify()
         return {"run_id": run.run_id}
+
+    def cache(self, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        attempt = self._running(token, "ask for")
+        key = _field(body, "key", str)
+        if not is_key(key):
+            raise _Failure(HTTPStatus.BAD_REQUEST, "A key of the cache is a SHA-256 in hexadecimal: 64 characters.")
+        found = self._store.cache.get(key, attempt.dag_id, attempt.task_id)
+        if found is None:
+            return {"hit": False, "has_xcom": False, "xcom": None, "attempt_id": None, "run_id": None}
+        return {
+            "hit": True,
+            "has_xcom": found.has_xcom,
+            "xcom": found.xcom,
+            "attempt_id": found.attempt_id,
+            "run_id": found.run_id,
+        }
+
+    def task_state(self, token: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        self._running(token, "ask for")
+        dag_id, date = _field(body, "dag_id", str), _instant(_field(body, "logical_date", str))
+        task_id = _field(body, "task_id", str) if body.get("task_id") is not None else None
+        found = self._store.attempts.awaited(dag_id, task_id, date)
+        run_id, state = (None, None) if found is None else found
+        return {"state": state, "run_id": run_id}
+
+    def _running(self, token: str, verb: str) -> AttemptRecord:
+        """The attempt whose token it is, which has to be under way to ask for anything."""
+        attempt_id, nonce = tokens.read_attempt_token(self._key, token)
+        attempt = self._store.attempts.get(attempt_id, nonce)
+        if attempt.state != AttemptState.RUNNING:
+            raise Refused(f"The attempt is {attempt.state} and can't {verb} anything.")
+        return attempt
 
     def _of_attempt(self, token: str, attempt_id: str) -> tuple[str, str]:
         """Attempt id and nonce of a token that has to be that attempt's."""
@@ -212,6 +245,7 @@ class _Api:
         token = tokens.attempt_token(self._key, claimed.attempt_id, claimed.nonce)
         place = (claimed.dag_id, claimed.run_id, claimed.task_id, claimed.map_index, claimed.try_number)
         self._remember(token, place)
+        cache = claimed.task.cache
         return Assignment(
             attempt_id=claimed.attempt_id,
             token=token,
@@ -236,6 +270,10 @@ class _Api:
             connections=connections,
             lease=claimed.lease,
             dag_tasks=claimed.downstream,
+            map_value=claimed.map_value,
+            mapped_xcoms=claimed.mapped_xcoms,
+            cache=None if cache is None else {"ttl": cache.ttl, "key": cache.key},
+            first_started_at=claimed.first_started_at.isoformat(),
         )
 
     def _place(self, token: str) -> _Place:

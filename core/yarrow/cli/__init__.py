@@ -11,10 +11,15 @@ from yarrow.cli.lazy import RootGroup
 from yarrow.version import __version__
 
 COMMANDS = {
+    "approvals": ("yarrow.cli.approvals:approvals", "Show what runs ask people, and answer."),
+    "cache": ("yarrow.cli.cache:cache", "List and forget the results of tasks with `cache:`."),
     "config": ("yarrow.cli.config:config", "Show the configuration; make a token for workers."),
-    "dags": ("yarrow.cli.dags:dags", "List, check, test, trigger and pause DAGs."),
+    "dags": ("yarrow.cli.dags:dags", "List, check, simulate, test, trigger and pause DAGs."),
+    "datasets": ("yarrow.cli.datasets:datasets", "List data sets; publish one by hand."),
     "db": ("yarrow.cli.db:db", "Look after the metadata database."),
     "demo": ("yarrow.cli.demo:demo", "Run twelve months of real flights through Yarrow, on this machine."),
+    "notifications": ("yarrow.cli.notifications:notifications", "List notifications; try whether one arrives."),
+    "plan-week": ("yarrow.cli.plan_week:plan_week", "Show what the schedules of a folder would bring."),
     "runs": ("yarrow.cli.runs:runs", "List, show and watch runs."),
     "schedule": ("yarrow.cli.schedule:schedule", "Show when a schedule is due."),
     "schema": ("yarrow.cli.schema:schema", "Print the JSON Schema (2020-12) of a DAG file, for editors."),

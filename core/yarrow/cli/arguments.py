@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, tzinfo
+from typing import Any, TypeVar
 
 import click
 
 from yarrow.jsontypes import Json
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def moment(text: str) -> datetime:
@@ -34,3 +37,9 @@ def json_object(text: str) -> Mapping[str, Json]:
     if not isinstance(data, dict):
         raise click.BadParameter(f'{text} is not a JSON object, such as {{"threshold": 0.5}}')
     return data
+
+
+def map_index_option(command: F) -> F:
+    """Adds `--map-index` to a command; it arrives as `map_index`, -1 when it is not given."""
+    text = "Which instance of a mapped task, from 0."
+    return click.option("--map-index", type=click.IntRange(min=0), default=-1, metavar="N", help=text)(command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,22 +14,28 @@ from yarrow.cli.access import open_store, wake_scheduler, who
 from yarrow.cli.arguments import as_utc, json_object, moment
 from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import json_option, print_json, print_table
-from yarrow.config import load_config
-from yarrow.errors import NotFound
+from yarrow.config import Config, load_config
+from yarrow.errors import NotFound, StoreError, UsageError
 from yarrow.jsontypes import Json
 from yarrow.zones import load_zone
 
 if TYPE_CHECKING:
+    from yarrow.language.faults import Fault
+    from yarrow.language.spec import DagSpec
     from yarrow.store import Store
     from yarrow.store.records import FileRecord
 
 
 @click.group(
     cls=LazyGroup,
-    lazy={"test": ("yarrow.cli.test:dag_test", "Run a DAG file in this process, with no service.")},
+    lazy={
+        "check": ("yarrow.cli.check:dag_check", "Run the tests that stand beside DAG files."),
+        "simulate": ("yarrow.cli.simulate:dag_simulate", "Tell how a run would end under given outcomes."),
+        "test": ("yarrow.cli.test:dag_test", "Run a DAG file in this process, with no service."),
+    },
 )
 def dags() -> None:
-    """List, check, test, trigger and pause DAGs."""
+    """List, check, simulate, test, trigger and pause DAGs."""
 
 
 @dags.command("list")
@@ -137,15 +144,15 @@ def show(dag_id: str, as_json: bool) -> None:
 
 @dags.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--against",
+    metavar="URL",
+    help="Ask the web server of a running deployment what it has: queues that workers serve, pools, past durations.",
+)
 @json_option
-def lint(paths: tuple[Path, ...], as_json: bool) -> None:
+def lint(paths: tuple[Path, ...], against: str | None, as_json: bool) -> None:
     """Check DAG files, and folders of them. Exits with 1 if there is a fault."""
-    from yarrow.language.lint import lint_paths  # the whole language, which no other command of this group needs
-
-    config = load_config()
-    folder = config.dags_folder.resolve()
-    inside = all(path.resolve().is_relative_to(folder) for path in paths)
-    faults = lint_paths(paths, root=folder if inside else None, known_queues=config.queues, known_pools=config.pools)
+    faults = _lint(paths, against)
     if as_json:
         print_json([fault.to_json() for fault in faults])
     elif faults:
@@ -156,6 +163,37 @@ def lint(paths: tuple[Path, ...], as_json: bool) -> None:
         click.echo("No fault.")
     if any(fault.severity == "error" for fault in faults):
         raise SystemExit(1)
+
+
+def _lint(paths: tuple[Path, ...], against: str | None) -> list[Fault]:
+    # The whole language, which no other command of this group needs.
+    from yarrow.cli.against import ask
+    from yarrow.language.deployment import Known
+    from yarrow.language.lint import load_paths
+
+    config = load_config()
+    folder = config.dags_folder.resolve()
+    root = folder if all(path.resolve().is_relative_to(folder) for path in paths) else None
+    known = ask(against) if against is not None else Known(config.queues, config.pools)
+    results, faults = load_paths(paths, root=root, known=known)
+    deadlines = any(_has_deadline(result.spec) for result in results if result.spec is not None)
+    if against is None and deadlines and (durations := _past_durations(config)):
+        faults = load_paths(paths, root=root, known=replace(known, durations=durations))[1]
+    return faults
+
+
+def _has_deadline(spec: DagSpec) -> bool:
+    return spec.deadline is not None or any(task.deadline is not None for task in spec.tasks.values())
+
+
+def _past_durations(config: Config) -> Mapping[tuple[str, str], float]:
+    """How long tasks took in this deployment; nothing where it has no database."""
+    try:
+        with open_store(config) as store:
+            found = store.history.durations()
+    except (UsageError, StoreError):
+        return {}
+    return {(dag_id, task_id): seconds for dag_id, tasks in found.items() for task_id, seconds in tasks.items()}
 
 
 @dags.command()

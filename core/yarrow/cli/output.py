@@ -23,6 +23,9 @@ STYLES = {
     "queued": "bright_black",
     "scheduled": "bright_black",
     "up_for_retry": "yellow",
+    "up_for_reschedule": "turquoise2",
+    "deferred": "turquoise2",
+    "awaiting_input": "bright_yellow",
     "skipped": "magenta",
     "none": "bright_black",
 }
@@ -100,6 +103,11 @@ def text_of(value: Any) -> str:
     if isinstance(value, list | tuple | set | frozenset):
         return ", ".join(str(item) for item in value) or "-"
     return str(value)
+
+
+def instance_name(task_id: str, map_index: int | None) -> str:
+    """A task instance for a table: `load`, or `load[3]` of a mapped task."""
+    return task_id if map_index is None or map_index < 0 else f"{task_id}[{map_index}]"
 
 
 def seconds_between(start: datetime | None, end: datetime | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from yarrow.cli.access import open_store
-from yarrow.cli.output import json_option, print_json, print_table, seconds_between
+from yarrow.cli.output import instance_name, json_option, print_json, print_table, seconds_between
 from yarrow.errors import NotFound
 from yarrow.states import RunState
 
@@ -76,7 +76,7 @@ def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
     click.echo()
     rows = [
         (
-            task.task_id,
+            instance_name(task.task_id, task.map_index),
             task.state.value,
             f"{task.try_number}/{task.max_tries}",
             task.queue,

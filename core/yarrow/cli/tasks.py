@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from yarrow.cli.access import open_store
+from yarrow.cli.arguments import map_index_option
 from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import json_option
 from yarrow.cli.runs import find_run
@@ -35,10 +36,13 @@ def tasks() -> None:
 @click.argument("dag_id")
 @click.argument("run_id")
 @click.argument("task_id")
+@map_index_option
 @click.option("--try", "try_number", type=click.IntRange(min=1), help="The try; the newest one if it is not given.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the try has ended.")
 @json_option
-def logs(dag_id: str, run_id: str, task_id: str, try_number: int | None, follow: bool, as_json: bool) -> None:
+def logs(
+    dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None, follow: bool, as_json: bool
+) -> None:
     """Print what a task printed and logged. RUN_ID `-` is the newest run of the DAG.
 
     With --json each line is an object: at, stream, text and level.
@@ -47,7 +51,7 @@ def logs(dag_id: str, run_id: str, task_id: str, try_number: int | None, follow:
     store_of_logs = LogStore(config.logs_url)
     with open_store(config) as store:
         run = find_run(store, dag_id, None if run_id == NEWEST_RUN else run_id)
-        instance = store.runs.task_instance(dag_id, run.run_id, task_id)
+        instance = store.runs.task_instance(dag_id, run.run_id, task_id, map_index)
         attempts = _attempts(store, instance, try_number)
         number = attempts[-1].try_number
         name = (dag_id, run.run_id, task_id, instance.map_index, number)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import click
 
-from yarrow.cli.output import STYLES, duration_text
+from yarrow.cli.output import STYLES, duration_text, instance_name
 from yarrow.clock import utc_now
 from yarrow.store import Store
 from yarrow.store.records import EventRecord, RunRecord, TaskInstanceRecord
@@ -38,7 +38,7 @@ def _watch_lines(store: Store, run: RunRecord, as_json: bool) -> RunRecord:
 
 
 def _line(event: EventRecord) -> str:
-    what = event.task_id or "run"
+    what = "run" if event.task_id is None else instance_name(event.task_id, event.map_index)
     reason = f": {event.reason}" if event.reason else ""
     return f"{event.at:%H:%M:%S} {what} {event.to_state or event.kind}{reason}"
 
@@ -56,7 +56,7 @@ def _watch_live(store: Store, run: RunRecord) -> RunRecord:
         for task in tasks:
             state = task.state.value
             table.add_row(
-                task.task_id,
+                instance_name(task.task_id, task.map_index),
                 Text(state, style=STYLES.get(state, "")),
                 f"{task.try_number}/{task.max_tries}",
                 _took(task.started_at, task.ended_at, now),

@@ -13,6 +13,7 @@ from yarrow import jsontypes
 from yarrow.language.containers import AnyJson, Field, ListOf, MapOf, Record, TupleOf, Union
 from yarrow.language.scalars import Boolean, Duration, Enum, Null, Number, Text
 from yarrow.language.shape import Shape
+from yarrow.operator import DurationMark
 
 _FALLBACK: Mapping[str, Any] = {
     # `Json` is a recursive alias, written as a string: its names are resolved wherever it is used.
@@ -23,14 +24,6 @@ _FALLBACK: Mapping[str, Any] = {
 }
 _LISTS = (list, Sequence, set, frozenset)
 _MAPPINGS = (dict, Mapping)
-
-
-class DurationMark:
-    """Marks a text as a duration: `timeout: Annotated[str, DurationMark()]`, or simply `timeout: Duration`."""
-
-
-DurationText = Annotated[str, DurationMark()]
-"""The annotation of a parameter that is a duration such as `90s`; its value is the text."""
 
 
 def shape_of(annotation: Any, metadata: Mapping[str, Any]) -> Shape:

@@ -46,11 +46,17 @@ BROKEN_OPERATOR = _code("YRW033", "The operator is installed, but can't be loade
 UNKNOWN_PARAMETER = _code("YRW034", "The operator has no such parameter.")
 MISSING_PARAMETER = _code("YRW035", "A required parameter of the operator is missing.")
 ADVICE = _code("YRW036", "The operator advises against what the task does, although it works (warning).")
+CONTRADICTION = _code("YRW037", "Two settings of a task or of the DAG contradict each other.")
+USELESS = _code("YRW038", "A setting has no effect because of another one, or of none (warning).")
 
 # The graph.
 UNKNOWN_TASK = _code("YRW040", "A dependency names a task or group that does not exist.")
 SELF_DEPENDENCY = _code("YRW041", "A task or group depends on itself.")
 CYCLE = _code("YRW042", "Tasks depend on each other in a circle.")
+
+# Mapping.
+NEVER_A_LIST = _code("YRW045", "An `expand` is over something that is never a list.")
+BAD_MAPPING = _code("YRW046", "A task or group can't be mapped here, or gives too many instances.")
 
 # The schedule.
 BAD_SCHEDULE = _code("YRW050", "The schedule can't be understood or never fires.")
@@ -78,6 +84,15 @@ BAD_PARAM_SCHEMA = _code("YRW070", "A param's JSON Schema is not valid.")
 BAD_PARAM_DEFAULT = _code("YRW071", "A param's default does not fit its own schema.")
 PARAM_WITHOUT_DEFAULT = _code("YRW072", "A DAG with a schedule needs a default for every param.")
 
+# What the graph alone shows.
+ALWAYS_SKIPPED = _code("YRW100", "The task never runs: whatever happens, it is skipped (warning).")
+MAY_BE_MISSING = _code(
+    "YRW101", "A template names, without a default, an XCom that may not be there when the task runs (warning)."
+)
+HIDDEN_FAILURE = _code(
+    "YRW102", "A task that runs in any case makes the run a success although others failed (warning)."
+)
+
 # Across files, and against a deployment.
 DUPLICATE_DAG_ID = _code("YRW080", "Two files have the same dag_id.")
 UNKNOWN_QUEUE = _code(
@@ -86,3 +101,6 @@ UNKNOWN_QUEUE = _code(
 UNKNOWN_POOL = _code(
     "YRW091", "No such pool is configured: the task would wait, and fail after `queued_timeout` (warning)."
 )
+POOL_TOO_SMALL = _code("YRW092", "A task takes more slots than its pool has, so it never runs (warning).")
+UNSERVED_QUEUE = _code("YRW093", "No worker of the deployment serves the queue (warning).")
+DEADLINE_TOO_SHORT = _code("YRW094", "A deadline passes before a run starts, or sooner than past runs took (warning).")

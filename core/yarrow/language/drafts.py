@@ -11,6 +11,7 @@ from yarrow.errors import BrokenOperator, NotFound
 from yarrow.jsontypes import Json
 from yarrow.language import codes, grammar
 from yarrow.language.containers import AnyJson
+from yarrow.language.faults import Fault
 from yarrow.language.grammar import check_fields, stray_key
 from yarrow.language.nodes import BrokenNode, MappingNode, Node, ScalarNode, SequenceNode, describe
 from yarrow.language.parameters import Parameters, parameters
@@ -28,10 +29,21 @@ class GroupDraft:
     depends_on: list[ScalarNode] = field(default_factory=list)
     doc_md: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    node: MappingNode | None = None  # None: the DAG
+    expand: Mapping[str, Json] | None = None  # of the group itself
+    max_map_length: int = 1024
     members: dict[str, str] = field(default_factory=dict)  # short id -> full id, of tasks and groups directly within
 
     def full_id(self, name: str) -> str:
         return f"{self.group_id}.{name}" if self.group_id else name
+
+    @property
+    def mapped_by(self) -> GroupDraft | None:
+        """The mapped group that what is in here belongs to: this one, or the nearest one around it."""
+        group: GroupDraft | None = self
+        while group is not None and group.expand is None:
+            group = group.parent
+        return group
 
 
 @dataclass(slots=True)
@@ -42,7 +54,7 @@ class TaskDraft:
     key: ScalarNode
     group: GroupDraft
     node: MappingNode
-    values: Mapping[str, Any]  # the valid ones of its keys, over the defaults of its groups and DAG
+    values: dict[str, Any]  # the valid ones of its keys, over the defaults of its groups and DAG
     operator_name: str = ""
     operator: type[Operator] | None = None
     declared: Parameters | None = None
@@ -50,13 +62,39 @@ class TaskDraft:
     sites: list[Site] = field(default_factory=list)
     depends_on: list[ScalarNode] = field(default_factory=list)
 
+    @property
+    def expand(self) -> Mapping[str, Json] | None:
+        """What it is mapped over, itself or with its group."""
+        own: Mapping[str, Json] | None = self.values.get("expand")
+        group = self.group.mapped_by
+        return own if own is not None or group is None else group.expand
+
+    @property
+    def map_group(self) -> str | None:
+        """The id of the mapped group that it is in."""
+        group = self.group.mapped_by
+        return group.group_id if group is not None else None
+
+    @property
+    def control(self) -> bool:
+        """Whether its result steers the run."""
+        return self.operator is not None and self.operator.control
+
+    def place(self, key: str) -> Node:
+        """Where a key of it stands, or the task when it has the key from elsewhere."""
+        return self.node.entries.get(key, self.key)
+
+    def fault(self, key: str, code: str, message: str, hint: str | None = None, *, warning: bool = False) -> Fault:
+        """A fault of one of its keys."""
+        return self.place(key).fault(code, message, hint, "warning" if warning else "error")
+
 
 @dataclass(slots=True)
 class DagDraft:
     """A DAG file as far as each of its parts is understood by itself."""
 
     node: MappingNode
-    values: Mapping[str, Any]
+    values: dict[str, Any]
     params: Mapping[str, Mapping[str, Json]]
     tasks: dict[str, TaskDraft] = field(default_factory=dict)
     groups: dict[str, GroupDraft] = field(default_factory=dict)
@@ -86,23 +124,19 @@ def draft_dag(node: MappingNode, found: Findings) -> DagDraft:
 
 
 def _schedule(node: Node, found: Findings) -> Any:
-    if isinstance(node, MappingNode):
-        if "datasets" in node.entries:
-            found.faults.append(stray_key(node, "datasets", (), "a schedule"))
-            return INVALID
-        kind = "every" if "every" in node.entries and "cron" not in node.entries else "cron"
-        if "cron" in node.entries and "every" in node.entries:
-            message = "A schedule has either `cron` or `every`, not both."
-            found.faults.append(node.keys["every"].fault(codes.BAD_SCHEDULE, message))
-            return INVALID
-        fields = grammar.SCHEDULE_MAPPINGS[kind]
-        before = len(found.faults)
-        values = check_fields(node, fields, found, what="a schedule")
-        if kind not in node.entries:
-            message = "The schedule has neither `cron` nor `every`."
-            found.faults.append(node.fault(codes.MISSING_KEY, message))
-        return values if len(found.faults) == before else INVALID
-    return grammar.SCHEDULE.check(node, found, "`schedule`")
+    if not isinstance(node, MappingNode):
+        return grammar.SCHEDULE.check(node, found, "`schedule`")
+    kinds = [kind for kind in grammar.SCHEDULE_MAPPINGS if kind in node.entries]
+    if len(kinds) > 1:
+        message = f"A schedule has either `{kinds[0]}` or `{kinds[1]}`, not both."
+        found.faults.append(node.keys[kinds[1]].fault(codes.BAD_SCHEDULE, message))
+        return INVALID
+    before = len(found.faults)
+    values = check_fields(node, grammar.SCHEDULE_MAPPINGS[kinds[0] if kinds else "cron"], found, what="a schedule")
+    if not kinds:
+        message = "The schedule has neither `cron` nor `every` nor `datasets`."
+        found.faults.append(node.fault(codes.MISSING_KEY, message))
+    return values if len(found.faults) == before else INVALID
 
 
 def _defaults(node: MappingNode, found: Findings, above: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -169,7 +203,10 @@ class _Tasks:
             _texts(node.entries.get("depends_on")),
             values.get("doc_md"),
             _defaults(node, self.found, parent.defaults),
+            node,
+            values.get("expand"),
         )
+        group.max_map_length = values.get("max_map_length", group.defaults.get("max_map_length", 1024))
         self.draft.groups[full_id] = group
         self.read(node.entries["tasks"], group)
 
@@ -187,12 +224,15 @@ class _Tasks:
         if "tasks" in mine:
             message = "An entry is either a task with `operator` or a group with `tasks`, not both."
             self.found.faults.append(node.keys["tasks"].fault(codes.UNKNOWN_KEY, message))
+        found = Findings(self.found.faults, draft.sites)
         values = {
             name: value
             for name, known in grammar.TASK.items()
-            if name in mine and (value := known.shape.check(mine[name], self.found, f"`{name}`")) is not INVALID
+            if name in mine and (value := known.shape.check(mine[name], found, f"`{name}`")) is not INVALID
         }
         draft.values = {**group.defaults, **values}
+        if values.get("teardown") and "trigger_rule" not in values:
+            draft.values["trigger_rule"] = grammar.TEARDOWN_RULE
         if draft.declared is not None:
             self._arguments(draft, draft.declared, mine.get("with"))
         elif "with" in mine:

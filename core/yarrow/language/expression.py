@@ -54,6 +54,7 @@ class Reference:
 
     path: Path
     offset: int
+    optional: bool = False  # it may be missing: `default` stands in for it, or it is reached on a condition only
 
 
 class Compiler:
@@ -63,6 +64,7 @@ class Compiler:
         self.text = text
         self.references: list[Reference] = []
         self._depth = 0
+        self._optional = 0  # how many parts around this one do without it
         self._cursor = 0
         self._backward = 50  # searches from the start: enough for people, and never long
 
@@ -82,16 +84,23 @@ class Compiler:
         self._depth -= 1
         return evaluate
 
+    def _compile_optional(self, node: nodes.Node) -> Evaluate:
+        """`compile` of a part that need not be there."""
+        self._optional += 1
+        evaluate = self.compile(node)
+        self._optional -= 1
+        return evaluate
+
     # Paths and literals.
 
     def _path(self, node: nodes.Node) -> Evaluate:
-        path = _literal_path(node)
+        path = literal_path(node)
         if path is None:
             assert isinstance(node, nodes.Getitem | nodes.Getattr)
             return self._item(node)
         for part in path:
             self._check_name(part)
-        self.references.append(Reference(path, self._place(path)))
+        self.references.append(Reference(path, self._place(path), self._optional > 0))
         if path[0] == "xcom" and len(path) > 1:
             return lambda context: walk(*find_xcom(context, path), path)
         return lambda context: walk(context, 0, path)
@@ -187,11 +196,11 @@ class Compiler:
         return evaluate
 
     def _and(self, node: nodes.And) -> Evaluate:
-        left, right = self.compile(node.left), self.compile(node.right)
+        left, right = self.compile(node.left), self._compile_optional(node.right)
         return lambda context: left(context) and right(context)
 
     def _or(self, node: nodes.Or) -> Evaluate:
-        left, right = self.compile(node.left), self.compile(node.right)
+        left, right = self.compile(node.left), self._compile_optional(node.right)
         return lambda context: left(context) or right(context)
 
     def _not(self, node: nodes.Not) -> Evaluate:
@@ -233,7 +242,8 @@ class Compiler:
                 offset=self._line(node),
                 hint="Write `a if b else c`.",
             )
-        test, yes, no = self.compile(node.test), self.compile(node.expr1), self.compile(node.expr2)
+        test = self.compile(node.test)
+        yes, no = self._compile_optional(node.expr1), self._compile_optional(node.expr2)
         return lambda context: yes(context) if test(context) else no(context)
 
     # Filters and macros.
@@ -249,7 +259,7 @@ class Compiler:
             )
         if node.node is None:
             raise self._refuse(node)
-        value = self.compile(node.node)
+        value = self._compile_optional(node.node) if name == "default" else self.compile(node.node)
         arguments = self._arguments(node, f"The filter `{name}`", FILTER_ARITY[name])
         function = FILTERS[name]
         if name == "default":
@@ -259,7 +269,7 @@ class Compiler:
         return lambda context: function(value(context), *[item(context) for item in arguments])
 
     def _call(self, node: nodes.Call) -> Evaluate:
-        path = _literal_path(node.node)
+        path = literal_path(node.node)
         if path is None or path[0] != "macros" or len(path) != 2:
             called = ".".join(path) if path else "a value"
             raise TemplateFault(
@@ -362,7 +372,7 @@ _COMPILERS: Final[Mapping[type[nodes.Node], Callable[[Compiler, Any], Evaluate]]
 }
 
 
-def _literal_path(node: nodes.Node) -> Path | None:
+def literal_path(node: nodes.Node) -> Path | None:
     """The path of `a.b['c'][0]`; None when a part of it is computed."""
     parts: list[str] = []
     while not isinstance(node, nodes.Name):

@@ -17,6 +17,8 @@ MAX_FILE: Final = 1024 * 1024
 """Bytes of a DAG file, and of a file that it includes."""
 MAX_INCLUDE_DEPTH: Final = 10
 _SUFFIXES: Final = (".yaml", ".yml")
+TESTS_SUFFIXES: Final = (".tests.yaml", ".tests.yml")
+"""How the file of the tests of a DAG is called: `late_flights.tests.yaml` beside `late_flights.yaml`."""
 _BOMS: Final = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 
 
@@ -30,15 +32,20 @@ def is_yaml(path: str | os.PathLike[str]) -> bool:
     return os.fspath(path).endswith(_SUFFIXES)
 
 
+def is_dag_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file may hold a DAG by its name: it is YAML, and not the tests of another one."""
+    return is_yaml(path) and not os.fspath(path).endswith(TESTS_SUFFIXES)
+
+
 def dag_files(folder: Path, faults: list[Fault]) -> list[Path]:
-    """Returns the YAML files in a folder and its subfolders, sorted; hidden ones are left out.
+    """Returns the YAML files in a folder and its subfolders, sorted; without hidden ones, and files of tests.
 
     A subfolder that can't be read is a fault, and the others are still looked through.
     """
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: faults.append(_unreadable(error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(Path(parent, name) for name in names if is_yaml(name) and not name.startswith("."))
+        found.extend(Path(parent, name) for name in names if is_dag_file(name) and not name.startswith("."))
     return sorted(found)
 
 

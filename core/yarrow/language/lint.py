@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from yarrow.language import codes
+from yarrow.language.deployment import Known
 from yarrow.language.faults import Fault
-from yarrow.language.files import dag_files, is_yaml, shown_path
+from yarrow.language.files import dag_files, is_dag_file, shown_path
 from yarrow.language.loader import LoadResult, load_file
-from yarrow.language.prove import Known
 
 
 def lint_paths(
@@ -18,7 +18,7 @@ def lint_paths(
     *,
     root: Path | None = None,
     known_queues: Collection[str] | None = None,
-    known_pools: Collection[str] | None = None,
+    known_pools: Mapping[str, int] | None = None,
 ) -> list[Fault]:
     """Returns every fault of the DAG files named, sorted by file and place.
 
@@ -29,8 +29,14 @@ def lint_paths(
         root: The DAG folder, which `!file` may not leave. By default the folder named, or the one that a file is in.
         known_queues, known_pools: What the deployment has; a task that needs another one gets a warning.
     """
+    return load_paths(paths, root=root, known=Known(known_queues, known_pools))[1]
+
+
+def load_paths(
+    paths: Iterable[Path | str], *, root: Path | None = None, known: Known | None = None
+) -> tuple[list[LoadResult], list[Fault]]:
+    """Returns the DAG files named, loaded, and every fault of them, sorted by file and place; `paths` as for lint."""
     faults: list[Fault] = []
-    known = Known(known_queues, known_pools)
     results: dict[str, tuple[LoadResult, str]] = {}  # by real path, with the real path of its root
     for path in map(Path, paths):
         for file, base in _files(path, root, faults):
@@ -42,7 +48,7 @@ def lint_paths(
     for result in kept:
         faults.extend(result.faults)
     faults.extend(_duplicates(kept))
-    return sorted(set(faults))
+    return kept, sorted(set(faults))
 
 
 def _duplicates(results: Iterable[LoadResult]) -> list[Fault]:
@@ -74,7 +80,7 @@ def _files(path: Path, root: Path | None, faults: list[Fault]) -> list[tuple[Pat
     if not exists:
         faults.append(Fault(shown, 1, 1, codes.UNREADABLE, "There is no such file or folder."))
         return []
-    if not is_yaml(path):
+    if not is_dag_file(path):
         message, hint = "It is not a DAG file by its name.", "DAG files end in `.yaml` or `.yml`."
         faults.append(Fault(shown, 1, 1, codes.UNREADABLE, message, hint))
         return []

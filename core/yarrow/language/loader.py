@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yarrow.language import codes
+from yarrow.language.deployment import Known
 from yarrow.language.drafts import draft_dag
 from yarrow.language.faults import Fault, TooManyFaults
 from yarrow.language.files import MAX_FILE, Includes, decode, read_bytes, shown_path
 from yarrow.language.grammar import DAG_ID_TEXT, ID_RULE
 from yarrow.language.nodes import MappingNode, Node, ScalarNode, describe
-from yarrow.language.prove import Known, prove_dag
+from yarrow.language.prove import prove_dag
 from yarrow.language.reader import read
 from yarrow.language.shape import Findings
 from yarrow.language.source import Source

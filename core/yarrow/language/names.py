@@ -16,7 +16,10 @@ RUN_NAMES: Final[Mapping[str, str]] = {
     "ts": "The logical date and time in ISO 8601.",
     "ts_nodash": "The logical date and time as YYYYMMDDTHHMMSS.",
 }
-"""Known as soon as the run exists: in `with:` and in `when:`."""
+"""Known as soon as the run exists: in `with:`, `when:` and `expand:`."""
+
+DATES: Final = ("logical_date", "data_interval_start", "data_interval_end")
+"""Those of them that are dates; the others are texts."""
 
 TASK_NAMES: Final[Mapping[str, str]] = {
     "task_id": "The id of the task.",
@@ -28,6 +31,7 @@ TASK_NAMES: Final[Mapping[str, str]] = {
 SPACES: Final[Mapping[str, str]] = {
     "params": "The params of the run: `params.name`.",
     "xcom": "The result of an upstream task: `xcom.task_id.field`.",
+    "map": "A value of this instance of a mapped task or group: `map.name`, where `expand` has `name`.",
     "var": "A variable of the deployment, a text: `var.name`. In `with:` only.",
     "conn": "A field of a connection: `conn.conn_id.host`. In `with:` only.",
 }
@@ -59,5 +63,10 @@ REPLACED: Final[Mapping[str, str]] = {
     "outputs": "Write `xcom.task_id.field`.",
     "tasks": "Write `xcom.task_id.field`.",
     "vars": "Write `var.name`.",
+    "item": "Write `map.name`, where `expand` of the task has `name`.",
+    "items": "Write `map.name`, where `expand` of the task has `name`.",
+    "each": "Write `map.name`, where `expand` of the task has `name`.",
+    "matrix": "Write `map.name`, where `expand` of the task has `name`.",
+    "map_value": "Write `map.name`, where `expand` of the task has `name`.",
 }
 """Names that people bring from Airflow and elsewhere -> what to write."""

@@ -2,96 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yarrow.jsontypes import Json
 from yarrow.language import codes
+from yarrow.language.compiled import compile_dag, compile_task
+from yarrow.language.deployment import Known, check_deadlines, check_task
 from yarrow.language.drafts import DagDraft, TaskDraft
 from yarrow.language.faults import Fault
+from yarrow.language.mapped import check_mapping
 from yarrow.language.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from yarrow.language.references import Named, References
+from yarrow.language.references import References
 from yarrow.language.schedules import prove_timing
-from yarrow.language.spec import DagSpec, TaskSpec
-from yarrow.language.template import without_braces
+from yarrow.language.settings import check_settings
+from yarrow.language.spec import DagSpec
+from yarrow.language.traps import find_traps
 from yarrow.language.wiring import Wiring
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the deployment has; None: not known, so nothing is said."""
-
-    queues: Collection[str] | None = None
-    pools: Collection[str] | None = None
 
 
 def prove_dag(draft: DagDraft, dag_id: str, known: Known, faults: list[Fault]) -> DagSpec | None:
     """Returns the compiled DAG, or None when anything about it is an error."""
     references = References(draft, faults)
     named = {task.task_id: references.of(task) for task in draft.tasks.values()}
+    by_groups = {
+        group.group_id: references.of_group(group) for group in draft.groups.values() if group.expand is not None
+    }
     timing = prove_timing(draft, faults)
-    wiring = Wiring(draft, named, faults)
+    wiring = Wiring(draft, named, by_groups, faults)
     order = wiring.wire()
+    check_settings(draft, faults)
+    check_mapping(draft, wiring.graph, faults)
     for task in draft.tasks.values():
-        _check_deployment(task, known, faults)
+        faults.extend(check_task(task, known))
     _ask_operators(draft, wiring, faults)
     if any(fault.severity == "error" for fault in faults):
         return None
-    tasks = {
-        task_id: _task_spec(draft.tasks[task_id], named[task_id], sorted(wiring.graph.upstream[task_id]))
+    tasks = [
+        compile_task(task, named[task_id], by_groups.get(task.map_group or ""), sorted(wiring.graph.upstream[task_id]))
         for task_id in order
-    }
-    values = draft.values
-    return DagSpec(
-        dag_id=dag_id,
-        tasks=tasks,
-        description=values.get("description"),
-        owner=values.get("owner"),
-        tags=tuple(values.get("tags", ())),
-        doc_md=values.get("doc_md"),
-        schedule=timing.schedule,
-        timezone=timing.timezone,
-        start_date=timing.start_date,
-        end_date=timing.end_date,
-        catchup=values.get("catchup", False),
-        max_active_runs=values.get("max_active_runs", 16),
-        max_active_tasks=values.get("max_active_tasks", 16),
-        params=draft.params,
-        groups={group.group_id: group.doc_md for group in draft.groups.values()},
-    )
-
-
-def _task_spec(draft: TaskDraft, named: Named, upstream: Sequence[str]) -> TaskSpec:
-    assert draft.arguments is not None
-    values = {name: value for name, value in draft.values.items() if name not in ("operator", "depends_on", "when")}
-    when = draft.values.get("when")
-    return TaskSpec(
-        task_id=draft.task_id,
-        operator=draft.operator_name,
-        arguments=draft.arguments,
-        upstream=tuple(upstream),
-        when=None if when is None else without_braces(when),
-        xcoms=tuple(sorted(named.xcoms)),
-        when_xcoms=tuple(sorted(named.when_xcoms)),
-        variables=tuple(sorted(named.variables)),
-        connections=tuple(sorted(named.connections)),
-        **values,
-    )
-
-
-def _check_deployment(task: TaskDraft, known: Known, faults: list[Fault]) -> None:
-    for key, names, code in (
-        ("queue", known.queues, codes.UNKNOWN_QUEUE),
-        ("pool", known.pools, codes.UNKNOWN_POOL),
-    ):
-        value = task.values.get(key)
-        if names is None or value is None or value in names:
-            continue
-        place = task.node.entries.get(key, task.key)
-        message = f"The {key} `{value}` of the task `{task.task_id}` is not configured."
-        hint = f"There are: {', '.join(sorted(names))}. Others go under `{key}s:` in yarrow.yaml."
-        faults.append(place.fault(code, message, hint, severity="warning"))
+        for task in (draft.tasks[task_id],)
+    ]
+    spec = compile_dag(dag_id, draft, timing, tasks)
+    faults.extend(find_traps(draft, spec, named))
+    faults.extend(check_deadlines(draft, spec, known))
+    return spec
 
 
 def _ask_operators(draft: DagDraft, wiring: Wiring, faults: list[Fault]) -> None:

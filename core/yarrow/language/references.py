@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeAlias
 
+from yarrow import approvals
 from yarrow.language import codes, names
-from yarrow.language.drafts import DagDraft, TaskDraft
+from yarrow.language.containers import AnyJson, ListOf, Union
+from yarrow.language.drafts import DagDraft, GroupDraft, TaskDraft
 from yarrow.language.expression import Reference
 from yarrow.language.faults import Fault
 from yarrow.language.graph import Origin
-from yarrow.language.nodes import ScalarNode
+from yarrow.language.nodes import MappingNode, Node, ScalarNode
+from yarrow.language.scalars import Boolean, Duration, Enum, Null, Number, Text
 from yarrow.language.shape import Shape, did_you_mean
 from yarrow.language.template import Template, compile_expression, compile_template
 from yarrow.language.values import TemplateFault
@@ -20,14 +23,35 @@ MAX_TEMPLATES: Final = 256 * 1024
 """Characters of all the different templates of a DAG: parsing them must not take long."""
 
 
+_SCALARS: Final = ("string", "number", "integer", "boolean", "null")
+
+Place: TypeAlias = Literal["with", "when", "expand", "question"]
+"""Where a template stands. `question`: in `with:` of a task that asks a person and that no worker executes."""
+
+
 @dataclass(slots=True)
 class Named:
-    """What the templates of one task name."""
+    """What the templates of one task, or the `expand` of one group, name."""
 
     xcoms: dict[str, Origin] = field(default_factory=dict)  # in `with:`
     when_xcoms: dict[str, Origin] = field(default_factory=dict)
+    expand_xcoms: dict[str, Origin] = field(default_factory=dict)
+    needed: dict[str, Origin] = field(default_factory=dict)  # of all these, those that must be there in any case
     variables: set[str] = field(default_factory=set)
     connections: set[str] = field(default_factory=set)
+
+    def xcoms_at(self, place: Place) -> dict[str, Origin]:
+        return {"when": self.when_xcoms, "expand": self.expand_xcoms}.get(place, self.xcoms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Who names something, and where."""
+
+    place: Place
+    named: Named
+    map_group: str | None  # the mapped group that it is in
+    map_names: Collection[str] | None  # what `map` has; None: it is not mapped
 
 
 class References:
@@ -41,21 +65,71 @@ class References:
         self._told = False
 
     def of(self, task: TaskDraft) -> Named:
-        """Returns what a task's arguments and its `when` name; what can't be found is a fault."""
+        """Returns what a task's arguments, its `when` and its `expand` name; what can't be found is a fault."""
         named = Named()
+        reader = _Reader(
+            "question" if task.operator_name == approvals.OPERATOR else "with", named, task.map_group, task.expand
+        )
         for site in task.sites:
             if site.kind == "connection":
                 named.connections.add(str(site.node.value))
                 continue
             template = self._compile(site.node, expression=site.kind == "expression")
             for reference in template.references if template is not None else ():
-                self._look_up(site.node, reference, named, when=False)
+                self._look_up(site.node, reference, reader)
         when = task.node.entries.get("when")
         if isinstance(when, ScalarNode) and isinstance(when.value, str) and "when" in task.values:
             template = self._compile(when, expression=True)
             for reference in template.references if template is not None else ():
-                self._look_up(when, reference, named, when=True)
+                self._look_up(when, reference, replace(reader, place="when"))
+        if "expand" in task.values:
+            self._expansion(task.node.entries["expand"], named, task.map_group)
         return named
+
+    def of_group(self, group: GroupDraft) -> Named:
+        """Returns what the `expand` of a mapped group names."""
+        named = Named()
+        if group.node is not None and group.expand is not None:
+            self._expansion(group.node.entries["expand"], named, None)
+        return named
+
+    def _expansion(self, node: Node, named: Named, map_group: str | None) -> None:
+        reader = _Reader("expand", named, map_group, None)
+        for name, item in node.entries.items() if isinstance(node, MappingNode) else ():
+            if not isinstance(item, ScalarNode):
+                continue
+            template = self._compile(item, expression=False)
+            if template is None:
+                continue
+            for reference in template.references:
+                self._look_up(item, reference, reader)
+            if (why := self._never_a_list(template, map_group)) is not None:
+                message = f"`expand.{name}` is never a list: {why}."
+                self.faults.append(item.fault(codes.NEVER_A_LIST, message))
+
+    def _never_a_list(self, template: Template, map_group: str | None) -> str | None:
+        """Why a template can't give a list or a mapping, as far as that is known before anything runs."""
+        if not template.whole:
+            return "text around the braces makes it a text"
+        path = template.path
+        if path is None:
+            return None
+        if path[0] in names.RUN_NAMES:
+            return f"`{path[0]}` is {'a date' if path[0] in names.DATES else 'a text'}"
+        if path[0] == "params" and len(path) == 2:
+            kind = self.draft.params.get(path[1], {}).get("type")
+            return f"the param `{path[1]}` is of type {kind}" if kind in _SCALARS else None
+        if path[0] == "xcom" and (found := self._task_of(path)) is not None:
+            task, end = found
+            shape: Shape | None = self._xcom_shape(task, map_group)
+            for name in path[end:]:
+                try:
+                    shape = shape.field(name) if shape is not None else None
+                except KeyError:
+                    return None  # which is a fault already
+            if shape is not None and not _may_be_listed(shape):
+                return f"`{'.'.join(path)}` is {shape.expects()}"
+        return None
 
     def _compile(self, node: ScalarNode, *, expression: bool) -> Template | None:
         text = str(node.value)
@@ -74,24 +148,40 @@ class References:
             self.faults.append(node.fault_at(error.offset, error.code, error.message, error.hint))
             return None
 
-    def _look_up(self, node: ScalarNode, reference: Reference, named: Named, *, when: bool) -> None:
+    def _look_up(self, node: ScalarNode, reference: Reference, reader: _Reader) -> None:
         root = reference.path[0]
         origin = Origin(node, reference.offset, template=True)
-        if root in names.RUN_NAMES or (root in names.TASK_NAMES and not when):
+        on_worker = reader.place == "with"
+        if root in names.RUN_NAMES or (root in names.TASK_NAMES and on_worker):
             self._plain_name(origin, reference)
-        elif when and (root in names.TASK_NAMES or root in ("var", "conn")):
-            message = f"`{root}` is known only to the worker, and `when` is evaluated before a worker has the task."
+        elif not on_worker and (root in names.TASK_NAMES or root in ("var", "conn")):
+            where = "a question" if reader.place == "question" else f"`{reader.place}`"
+            message = f"`{root}` is known only to the worker, and {where} is evaluated before a worker has the task."
             self.faults.append(origin.fault(codes.NAME_NOT_HERE, message, "Use `params` or `xcom` instead."))
         elif root == "params":
             self._param(origin, reference)
         elif root == "xcom":
-            self._xcom(origin, reference, named.when_xcoms if when else named.xcoms)
+            self._xcom(origin, reference, reader)
         elif root == "var":
-            self._variable(origin, reference, named)
+            self._variable(origin, reference, reader.named)
         elif root == "conn":
-            self._connection(origin, reference, named)
+            self._connection(origin, reference, reader.named)
+        elif root == "map":
+            self._map(origin, reference, reader)
         else:
-            self._unknown(origin, root)
+            self._unknown(origin, root, reader)
+
+    def _map(self, origin: Origin, reference: Reference, reader: _Reader) -> None:
+        if reader.place == "expand":
+            message = "`map` is what `expand` gives: it is not known before."
+            self.faults.append(origin.fault(codes.UNKNOWN_NAME, message, "Use `params` or `xcom` instead."))
+        elif reader.map_names is None:
+            message = "`map` is known only in a mapped task, and this one is not mapped."
+            hint = "Give the task, or the group that it is in, `expand:`."
+            self.faults.append(origin.fault(codes.UNKNOWN_NAME, message, hint))
+        elif len(reference.path) > 1 and (name := reference.path[1]) not in reader.map_names:
+            advice = did_you_mean(name, reader.map_names) or _listed("It has", reader.map_names, "")
+            self.faults.append(origin.fault(codes.UNKNOWN_NAME, f"`expand` has no name `{name}`.", advice))
 
     def _plain_name(self, origin: Origin, reference: Reference) -> None:
         if len(reference.path) > 1:
@@ -108,7 +198,7 @@ class References:
         if path[1] not in declared:
             hint = did_you_mean(path[1], declared) or _listed("Params are", declared, "The DAG declares no `params`.")
             self.faults.append(origin.fault(codes.UNKNOWN_PARAM, f"There is no param `{path[1]}`.", hint))
-        elif len(path) > 2 and declared[path[1]].get("type") in ("string", "number", "integer", "boolean", "null"):
+        elif len(path) > 2 and declared[path[1]].get("type") in _SCALARS:
             kind = declared[path[1]]["type"]
             message = f"`{'.'.join(path)}`: the param `{path[1]}` is of type {kind} and has no fields."
             self.faults.append(origin.fault(codes.UNKNOWN_PARAM, message))
@@ -142,19 +232,27 @@ class References:
         else:
             named.connections.add(path[1])
 
-    def _xcom(self, origin: Origin, reference: Reference, found: dict[str, Origin]) -> None:
-        path = reference.path
+    def _task_of(self, path: tuple[str, ...]) -> tuple[TaskDraft, int] | None:
+        """The task that a path `xcom.…` names, and how many parts of the path that takes."""
         for end in range(len(path), 1, -1):
-            task_id = ".".join(path[1:end])
-            if task_id in self.draft.tasks:
-                found.setdefault(task_id, origin)
-                self._output(origin, path, end, self.draft.tasks[task_id])
-                return
-        if len(path) == 1:
+            if (task := self.draft.tasks.get(".".join(path[1:end]))) is not None:
+                return task, end
+        return None
+
+    def _xcom(self, origin: Origin, reference: Reference, reader: _Reader) -> None:
+        path = reference.path
+        found = self._task_of(path)
+        if found is not None:
+            task, end = found
+            reader.named.xcoms_at(reader.place).setdefault(task.task_id, origin)
+            if not reference.optional:
+                reader.named.needed.setdefault(task.task_id, origin)
+            self._output(origin, path, end, task, reader.map_group)
+        elif len(path) == 1:
             message, hint = "`xcom` alone: name the task.", "Write `xcom.task_id.field`."
             self.faults.append(origin.fault(codes.UNKNOWN_XCOM_TASK, message, hint))
-            return
-        self.faults.append(self._no_such_task(origin, path[1:]))
+        else:
+            self.faults.append(self._no_such_task(origin, path[1:]))
 
     def _no_such_task(self, origin: Origin, path: tuple[str, ...]) -> Fault:
         group = next(
@@ -180,8 +278,19 @@ class References:
             return f"An id with a dash goes in brackets: `xcom['{dashed[0]}']`."
         return did_you_mean(path[0], tasks) or _listed("Tasks are", tasks, "")
 
-    def _output(self, origin: Origin, path: tuple[str, ...], start: int, task: TaskDraft) -> None:
+    def _xcom_shape(self, task: TaskDraft, map_group: str | None) -> Shape | None:
+        """What the XCom of a task is for a reader: of a mapped one a list, unless both are in one mapped group."""
         shape = task.declared.outputs if task.declared is not None else None
+        if task.expand is None or (task.map_group is not None and task.map_group == map_group):
+            return shape
+        return ListOf(shape if shape is not None else AnyJson())
+
+    def _output(
+        self, origin: Origin, path: tuple[str, ...], start: int, task: TaskDraft, map_group: str | None
+    ) -> None:
+        plain = task.declared.outputs if task.declared is not None else None
+        shape = self._xcom_shape(task, map_group)
+        mapped = shape is not plain
         for place in range(start, len(path)):
             outer = shape
             if outer is None:
@@ -189,12 +298,18 @@ class References:
             try:
                 shape = outer.field(path[place])
             except KeyError:
-                self.faults.append(_unknown_output(origin, path, place, outer, task))
+                if mapped and place == start:
+                    where, rest = ".".join(path[:start]), ".".join(path[start:])
+                    message = f"`{where}` has no field `{path[start]}`: it is mapped: a list, one item per instance."
+                    hint = f"Write `{where}[0].{rest}` for the first, or pass on the whole list."
+                    self.faults.append(origin.fault(codes.UNKNOWN_OUTPUT, message, hint))
+                else:
+                    self.faults.append(_unknown_output(origin, path, place, outer, task))
                 return
 
-    def _unknown(self, origin: Origin, root: str) -> None:
+    def _unknown(self, origin: Origin, root: str, reader: _Reader) -> None:
         known = [*names.RUN_NAMES, *names.TASK_NAMES, *names.SPACES]
-        hint = names.REPLACED.get(root)
+        hint = f"Write `map.{root}`." if root in (reader.map_names or ()) else names.REPLACED.get(root)
         if hint is None and root in self.draft.params:
             hint = f"Write `params.{root}`."
         if hint is None and root in self.draft.tasks:
@@ -211,6 +326,13 @@ def _unknown_output(origin: Origin, path: tuple[str, ...], place: int, shape: Sh
     message = f"`{where}` has no field `{path[place]}`: the operator `{task.operator_name}` does not return it."
     hint = did_you_mean(path[place], fields) or _listed("It has", fields, f"It is {shape.expects()}.")
     return origin.fault(codes.UNKNOWN_OUTPUT, message, hint)
+
+
+def _may_be_listed(shape: Shape) -> bool:
+    """Whether a value of the shape can be a list or a mapping."""
+    if isinstance(shape, Union):
+        return any(_may_be_listed(option) for option in shape.options)
+    return not isinstance(shape, Text | Number | Boolean | Null | Enum | Duration)
 
 
 def _listed(words: str, known: Iterable[str] | Mapping[str, object], otherwise: str) -> str | None:

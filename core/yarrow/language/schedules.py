@@ -7,12 +7,13 @@ from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Any
 
+from yarrow.cron import is_continuous, is_once, parse_cron
 from yarrow.language import codes
 from yarrow.language.drafts import DagDraft
 from yarrow.language.faults import Fault
-from yarrow.language.nodes import MappingNode, Node
+from yarrow.language.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yarrow.language.spec import ScheduleSpec
-from yarrow.timetable import check_schedule
+from yarrow.timetable import check_schedule, has_moments
 from yarrow.zones import load_zone
 
 
@@ -50,11 +51,15 @@ def prove_timing(draft: DagDraft, faults: list[Fault]) -> Timing:
 
 def _schedule(draft: DagDraft, timezone: str) -> ScheduleSpec | None:
     value: Any = draft.values.get("schedule")
-    dst = draft.values.get("dst", {})
     if value is None:
         return None
-    given = {"cron": value} if isinstance(value, str) else value
-    return ScheduleSpec(timezone=timezone, **given, **dst)
+    given = {"cron": value} if isinstance(value, str | list) else dict(value)
+    for name in ("cron", "datasets"):
+        if isinstance(given.get(name), list):
+            given[name] = tuple(dict.fromkeys(given[name]))
+    if isinstance(given.get("cron"), tuple) and len(given["cron"]) == 1:
+        given["cron"] = given["cron"][0]
+    return ScheduleSpec(timezone=timezone, **given, **draft.values.get("dst", {}))
 
 
 @lru_cache(maxsize=4096)
@@ -67,10 +72,22 @@ def _problem(schedule: ScheduleSpec) -> str | None:
 
 
 def _schedule_place(node: Node) -> Node:
-    """The cron expression within `schedule`, or the whole of it."""
+    """The cron expression within `schedule` that can't be followed, or the whole of it."""
     if isinstance(node, MappingNode):
-        return node.entries.get("cron") or node.entries.get("every") or node
+        node = next((node.entries[kind] for kind in ("cron", "every", "datasets") if kind in node.entries), node)
+    if isinstance(node, SequenceNode):
+        return next((item for item in node.items if _is_bad_cron(item)), node)
     return node
+
+
+def _is_bad_cron(node: Node) -> bool:
+    if not isinstance(node, ScalarNode) or not isinstance(node.value, str):
+        return False
+    try:
+        parse_cron(node.value)
+    except ValueError:
+        return True
+    return False
 
 
 def _date(draft: DagDraft, name: str, zone: tzinfo, faults: list[Fault]) -> datetime | None:
@@ -90,15 +107,15 @@ def _check_fit(draft: DagDraft, schedule: ScheduleSpec | None, faults: list[Faul
     entries, values = draft.node.entries, draft.values
     if schedule is None and "schedule" in entries and "schedule" not in values:
         return
-    if values.get("catchup") and schedule is None:
-        message = "`catchup` has no effect: without a `schedule` there are no runs to make up for."
-        faults.append(entries["catchup"].fault(codes.NO_EFFECT, message, severity="warning"))
-    elif values.get("catchup") and "start_date" not in entries:
-        message = "`catchup: true` needs a `start_date`: the runs since then are made up for."
-        faults.append(entries["catchup"].fault(codes.CATCHUP_WITHOUT_START, message))
-    if "dst" in values and (schedule is None or schedule.every is not None):
-        why = "there is no schedule" if schedule is None else "`every` keeps its distance through changes of clocks"
+    _check_catchup(draft, schedule, faults)
+    if "dst" in values and (why := _clocks_do_not_matter(schedule)) is not None:
         faults.append(entries["dst"].fault(codes.NO_EFFECT, f"`dst` has no effect: {why}.", severity="warning"))
+    if schedule is not None and schedule.datasets:
+        _check_datasets(draft, schedule, faults)
+    # One run follows on the other, so that there is never more than one.
+    if schedule is not None and is_continuous(schedule.cron) and values.setdefault("max_active_runs", 1) > 1:
+        message = f"`max_active_runs` is {values['max_active_runs']}, but `@continuous` has one run at a time."
+        faults.append(entries["max_active_runs"].fault(codes.BAD_SCHEDULE, message, "Write 1, or leave it out."))
     params = entries.get("params")
     if schedule is not None and isinstance(params, MappingNode):
         for name, schema in draft.params.items():
@@ -107,3 +124,51 @@ def _check_fit(draft: DagDraft, schedule: ScheduleSpec | None, faults: list[Faul
                 message = f"The param `{name}` has no default, and a scheduled run has nobody to ask for it."
                 hint = "Add `default:`, or remove the schedule."
                 faults.append(params.keys[name].fault(codes.PARAM_WITHOUT_DEFAULT, message, hint))
+
+
+def _check_catchup(draft: DagDraft, schedule: ScheduleSpec | None, faults: list[Fault]) -> None:
+    """Whether there are missed runs to make up for, and since when."""
+    entries, values = draft.node.entries, draft.values
+    if "max_catchup_runs" in values and not values.get("catchup"):
+        message = "`max_catchup_runs` has no effect: without `catchup: true` no missed runs are made up for."
+        faults.append(entries["max_catchup_runs"].fault(codes.NO_EFFECT, message, severity="warning"))
+    if not values.get("catchup"):
+        return
+    why = None
+    if schedule is None:
+        why = "without a `schedule` there are no runs to make up for"
+    elif schedule.datasets:
+        why = "a run comes when data sets have been published, and none of that is ever missed"
+    elif is_continuous(schedule.cron):
+        why = "with `@continuous` a run covers all the time since the one before"
+    if why is not None:
+        faults.append(entries["catchup"].fault(codes.NO_EFFECT, f"`catchup` has no effect: {why}.", severity="warning"))
+    elif "start_date" not in entries:
+        message = "`catchup: true` needs a `start_date`: the runs since then are made up for."
+        faults.append(entries["catchup"].fault(codes.CATCHUP_WITHOUT_START, message))
+
+
+def _check_datasets(draft: DagDraft, schedule: ScheduleSpec, faults: list[Fault]) -> None:
+    """What does not go well with a run that data sets bring about."""
+    for name in ("start_date", "end_date"):
+        if name in draft.node.entries:
+            message = f"`{name}` has no effect: a run comes when data sets have been published, whenever that is."
+            faults.append(draft.node.entries[name].fault(codes.NO_EFFECT, message, severity="warning"))
+    for task in draft.tasks.values():
+        for name in task.values.get("outlets") or ():
+            if name in schedule.datasets:
+                message = f"The task `{task.task_id}` publishes `{name}`, for which the DAG itself waits."
+                hint = "Each run may bring about the next one, without end."
+                place = task.node.entries.get("outlets", task.key)
+                faults.append(place.fault(codes.ADVICE, message, hint, severity="warning"))
+
+
+def _clocks_do_not_matter(schedule: ScheduleSpec | None) -> str | None:
+    """Why changes of clocks don't matter to a schedule; None: they do."""
+    if schedule is None:
+        return "there is no schedule"
+    if schedule.every is not None:
+        return "`every` keeps its distance through changes of clocks"
+    if not has_moments(schedule) or is_once(schedule.cron):
+        return "the schedule names no local times"
+    return None

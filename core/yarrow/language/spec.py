@@ -107,6 +107,11 @@ class TaskSpec:
         """Whether it becomes several task instances, itself or together with its group."""
         return self.expand is not None
 
+    @property
+    def failure_counts(self) -> bool:
+        """Whether its failure is one of the run; that of a teardown is only when it says so."""
+        return not self.teardown or self.on_failure_fail_dagrun
+
 
 @dataclass(frozen=True)
 class DagSpec:
@@ -172,6 +177,50 @@ class DagSpec:
         return found
 
     @cached_property
+    def mapped_tasks(self) -> tuple[str, ...]:
+        """The ids of the tasks that become several task instances."""
+        return tuple(task_id for task_id, task in self.tasks.items() if task.mapped)
+
+    @cached_property
+    def map_groups(self) -> Mapping[str, tuple[str, ...]]:
+        """The tasks of each mapped group, in the order of `tasks`."""
+        found: dict[str, list[str]] = {}
+        for task_id, task in self.tasks.items():
+            if task.map_group is not None:
+                found.setdefault(task.map_group, []).append(task_id)
+        return {group_id: tuple(task_ids) for group_id, task_ids in found.items()}
+
+    @cached_property
+    def required_setups(self) -> Mapping[str, tuple[str, ...]]:
+        """The setups that a task needs though they are not directly upstream of it. A task that needs none is absent.
+
+        It needs a setup upstream of it that has no teardown, or one that comes after the task.
+        """
+        found: dict[str, list[str]] = {}
+        upstream = {task_id: task.upstream for task_id, task in self.tasks.items()}
+        for setup in [task_id for task_id, task in self.tasks.items() if task.setup]:
+            children = self.downstream[setup]
+            needing = _beyond(children, self.downstream)
+            if teardowns := [child for child in children if self.tasks[child].teardown]:
+                needing &= _beyond(teardowns, upstream)
+            for task_id in needing.difference(children):
+                if not self.tasks[task_id].teardown:
+                    found.setdefault(task_id, []).append(setup)
+        return {task_id: tuple(setups) for task_id, setups in found.items()}
+
+    @cached_property
+    def effective_leaves(self) -> tuple[str, ...]:
+        """The last tasks, whose states are that of the run. A teardown whose failure does not count is as if absent."""
+        counting = {task_id: task for task_id, task in self.tasks.items() if task.failure_counts}
+        leaves = [task_id for task_id in counting if not any(child in counting for child in self.downstream[task_id])]
+        return tuple(leaves) or tuple(task_id for task_id in self.tasks if not self.downstream[task_id])
+
+    @cached_property
+    def looks_back(self) -> bool:
+        """Whether any of its tasks waits for the run before."""
+        return any(task.depends_on_past or task.wait_for_downstream for task in self.tasks.values())
+
+    @cached_property
     def version(self) -> str:
         """The identity of the compiled graph: SHA-256, hexadecimal. Comments and the order of keys don't change it."""
         canonical = self.to_json()
@@ -221,6 +270,18 @@ def _all_reached(
         for other in neighbours[task_id]:
             bits |= found[other] | 1 << places[other]
         found[task_id] = bits
+    return found
+
+
+def _beyond(task_ids: Iterable[str], neighbours: Mapping[str, Sequence[str]]) -> set[str]:
+    """All that can be reached from some tasks, and they themselves."""
+    found = set(task_ids)
+    waiting = list(found)
+    while waiting:
+        for other in neighbours[waiting.pop()]:
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
     return found
 
 

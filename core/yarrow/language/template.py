@@ -21,7 +21,7 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
 from yarrow.language import codes
-from yarrow.language.expression import Compiler, Reference
+from yarrow.language.expression import Compiler, Reference, literal_path
 from yarrow.language.operations import Path
 from yarrow.language.values import MAX_TEXT, TemplateFault, ValueFault, plain, to_text
 
@@ -52,6 +52,8 @@ class Template:
     text: str
     references: tuple[Reference, ...]
     evaluate: Callable[[Mapping[str, Any]], Any]
+    whole: bool = False  # it is one expression and nothing else, whose value keeps its type
+    path: Path | None = None  # that expression is this path and nothing else
 
     @property
     def names(self) -> tuple[Path, ...]:
@@ -97,9 +99,9 @@ def compile_template(text: str) -> Template:
     pieces = _parse(text)
     compiler = Compiler(text)
     if len(pieces) == 1 and not isinstance(pieces[0], nodes.TemplateData):
-        return Template(text, *_finish(compiler, compiler.compile(pieces[0])))
+        return _whole(text, compiler, pieces[0])
     parts = [piece.data if isinstance(piece, nodes.TemplateData) else compiler.compile(piece) for piece in pieces]
-    return Template(text, *_finish(compiler, _joined(parts)))
+    return Template(text, tuple(compiler.references), _joined(parts))
 
 
 @lru_cache(maxsize=4096)
@@ -119,8 +121,7 @@ def compile_expression(text: str) -> Template:
             f"`{shorten(text)}` is not one expression.",
             hint="Write it without braces, such as `xcom.check.rows > 0`.",
         )
-    compiler = Compiler(text)
-    return Template(text, *_finish(compiler, compiler.compile(pieces[0])))
+    return _whole(text, Compiler(text), pieces[0])
 
 
 def render_value(value: Json, context: Mapping[str, Any]) -> Json:
@@ -189,10 +190,9 @@ def _texts(value: Json) -> Iterable[str]:
             yield from _texts(item)
 
 
-def _finish(
-    compiler: Compiler, evaluate: Callable[[Mapping[str, Any]], Any]
-) -> tuple[tuple[Reference, ...], Callable[[Mapping[str, Any]], Any]]:
-    return tuple(compiler.references), evaluate
+def _whole(text: str, compiler: Compiler, node: nodes.Node) -> Template:
+    evaluate = compiler.compile(node)
+    return Template(text, tuple(compiler.references), evaluate, whole=True, path=literal_path(node))
 
 
 def _check_size(text: str) -> None:

@@ -18,16 +18,24 @@ MAX_CYCLES: Final = 20
 MAX_SEARCHES: Final = 200
 """Ways looked for in a graph with circles: enough to explain it, and never long."""
 
-_Wish: TypeAlias = tuple[str, str, ScalarNode]
+_Wish: TypeAlias = tuple[str, str, Origin]
 """A dependency in which at least one side is a group: downstream id, upstream id, the place that says so."""
 
 
 class Wiring:
     """Builds the graph of one DAG."""
 
-    def __init__(self, draft: DagDraft, named: Mapping[str, Named], faults: list[Fault]) -> None:
+    def __init__(
+        self,
+        draft: DagDraft,
+        named: Mapping[str, Named],
+        named_by_groups: Mapping[str, Named],
+        faults: list[Fault],
+    ) -> None:
+        """`named` is what the tasks name, `named_by_groups` what the `expand` of mapped groups names."""
         self.draft = draft
         self.named = named
+        self.named_by_groups = named_by_groups
         self.faults = faults
         self.graph = Graph(list(draft.tasks))
 
@@ -36,18 +44,19 @@ class Wiring:
         wishes: list[_Wish] = []
         for task_id, node, target in self._task_wishes():
             if target in self.draft.groups:
-                wishes.append((task_id, target, node))
+                wishes.append((task_id, target, Origin(node)))
             else:
                 self.graph.add(task_id, target, Origin(node))
         wishes += self._group_wishes()
+        wishes += self._mapping_wishes()
         self._add_references()
         # What is deeper first: the roots and leaves of a group depend on the edges within it.
         wishes.sort(key=lambda wish: -_common_depth(wish[0], wish[1]))
-        for downstream, upstream, node in wishes:
+        for downstream, upstream, origin in wishes:
             leaves = self._ends(upstream, leaves=True)
             for task_id in self._ends(downstream, leaves=False):
                 for leaf in leaves:
-                    self.graph.add(task_id, leaf, Origin(node))
+                    self.graph.add(task_id, leaf, origin)
         order = self.graph.order()
         if len(order) < len(self.draft.tasks):
             self._explain_cycles(set(self.draft.tasks) - set(order))
@@ -80,7 +89,17 @@ class Wiring:
                     message = f"The group `{group.group_id}` depends on {how}."
                     self.faults.append(node.fault(codes.SELF_DEPENDENCY, message))
                 else:
-                    yield group.group_id, target, node
+                    yield group.group_id, target, Origin(node)
+
+    def _mapping_wishes(self) -> Iterator[_Wish]:
+        """The first tasks of a mapped group come after those whose XCom its `expand` names."""
+        for group_id, named in self.named_by_groups.items():
+            for upstream, origin in named.expand_xcoms.items():
+                if within(upstream, group_id):
+                    message = f"`expand` of the group `{group_id}` names the XCom of `{upstream}`, which is in it."
+                    self.faults.append(origin.fault(codes.NOT_UPSTREAM, message))
+                else:
+                    yield group_id, upstream, origin
 
     def _resolve(self, node: ScalarNode, scope: GroupDraft) -> str | None:
         """The full id of a task or group: a neighbour by its short id, or anything by its full id."""
@@ -99,7 +118,7 @@ class Wiring:
 
     def _add_references(self) -> None:
         for task_id, named in self.named.items():
-            for upstream, origin in (*named.xcoms.items(), *named.when_xcoms.items()):
+            for upstream, origin in (*named.xcoms.items(), *named.when_xcoms.items(), *named.expand_xcoms.items()):
                 if upstream == task_id:
                     message = f"`xcom.{task_id}` is the task's own XCom, which does not exist before it has run."
                     self.faults.append(origin.fault(codes.NOT_UPSTREAM, message))

@@ -11,14 +11,14 @@ from sqlalchemy import Connection, select
 from yarrow.errors import NotFound, Refused
 from yarrow.jsontypes import Json
 from yarrow.protocol import Heartbeat, Report
-from yarrow.store import claiming, dispatching, finishing, granting, leases, stopping
+from yarrow.store import awaited, claiming, dispatching, finishing, granting, leases, stopping
 from yarrow.store.database import Database
-from yarrow.store.deciding import read_xcoms
 from yarrow.store.finishing import Limits
 from yarrow.store.records import AttemptRecord, ClaimedAttempt, FinishOutcome, PublishRow
 from yarrow.store.rows import columns_of
 from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, dag_run, task_instance
+from yarrow.store.xcoms import read_xcoms
 
 _ATTEMPT = select(*columns_of(AttemptRecord, attempt, task_instance, dag_run)).select_from(
     attempt.join(task_instance).join(dag_run)
@@ -34,10 +34,12 @@ class Attempts:
         self._specs = specs
 
     def grant(self, parallelism: int, *, served: Collection[str] | None = None, now: datetime | None = None) -> int:
-        """Moves scheduled task instances to queued, each with a fresh attempt, as far as the limits allow.
+        """Moves scheduled task instances to queued, as far as the limits allow: each with a fresh attempt, or with the
+        one that was put off.
 
-        By priority weight (highest first), logical date and age; within `parallelism`, the slots of pools and
-        `max_active_tasks` of DAGs, of DAGs that are not paused. One that can't go hides none that can.
+        By priority weight (highest first), logical date and age; within `parallelism`, the slots of pools,
+        `max_active_tasks` of DAGs and the limits of single tasks, of DAGs that are not paused. One that can't go hides
+        none that can.
 
         Args:
             served: The queues that have a live worker ("*" stands for all). Tasks of other queues are not granted, and
@@ -118,7 +120,8 @@ class Attempts:
 
         success, skipped: so ends the task instance. failed: up_for_retry while tries are left and it is retryable,
         else failed. lost: scheduled again at the expense of `infra_budget`, else failed. cancelled: scheduled again
-        for free when the worker stopped; failed when somebody cancelled it.
+        for free when the worker stopped; failed when somebody cancelled it. deferred: up_for_reschedule until the
+        moment that it names; the same attempt goes on then.
 
         A report that was accepted before is accepted again (`repeated`, without a next attempt). Raises Refused when
         the attempt is not this worker's any more.
@@ -127,7 +130,9 @@ class Attempts:
 
         def work(connection: Connection) -> FinishOutcome:
             at = self._database.now()
-            repeated, state = finishing.finish(self._specs, connection, report, nonce, worker_id, limits=limits, at=at)
+            repeated, state = finishing.finish(
+                self._database, self._specs, connection, report, nonce, worker_id, limits=limits, at=at
+            )
             if repeated or next_for is None:
                 return FinishOutcome(repeated, state)
             following = claiming.claim_next(self._database, self._specs, connection, next_for, worker_id, lease)
@@ -186,7 +191,7 @@ class Attempts:
         waiting = [row for row, why in verdicts if why is None]
         if waiting:
             self._database.write(lambda connection: stopping.postpone(connection, waiting, queued_timeout, at))
-        give_up = partial(stopping.give_up, queued_timeout, at)
+        give_up = partial(stopping.give_up, self._specs, queued_timeout, at)
         return sum(self._database.write(partial(give_up, row, why)) for row, why in verdicts if why is not None)
 
     def cancel(
@@ -202,7 +207,7 @@ class Attempts:
         sentence = reason or f"Stopped by {who}."
         return self._database.write(
             lambda connection: stopping.cancel(
-                connection, dag_run_id, task_id, map_index, who=who, reason=sentence, at=at
+                self._specs, connection, dag_run_id, task_id, map_index, who=who, reason=sentence, at=at
             )
         )
 
@@ -225,10 +230,24 @@ class Attempts:
     def xcom(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Json:
         """The XCom of the successful attempt. Raises NotFound when there is none."""
         dag_run_id, _ = self._find(dag_id, run_id, task_id, map_index)
-        found = self._database.read(lambda connection: read_xcoms(connection, dag_run_id, [task_id]))
-        if task_id not in found:
+        found = self._database.read(lambda connection: read_xcoms(connection, dag_run_id, [task_id], map_index))
+        if (task_id, map_index) not in found:
             raise NotFound(f"The task {task_id!r} of the run {run_id!r} of the DAG {dag_id!r} has no XCom.")
-        return found[task_id]
+        return found[task_id, map_index]
+
+    def awaited(self, dag_id: str, task_id: str | None, logical_date: datetime) -> tuple[str, str] | None:
+        """How another run is doing, for a task that waits for it.
+
+        Returns:
+            The run_id of the newest run of the DAG with this logical date, and the state of the task in it, of all its
+            instances together; without a task that of the run. None: there is no such run yet.
+
+        Raises:
+            NotFound: There is no such DAG or task.
+        """
+        return self._database.read(
+            lambda connection: awaited.awaited(connection, self._specs, dag_id, task_id, logical_date)
+        )
 
     def _find(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> tuple[int, int]:
         """The row ids of a run and its task instance. Raises NotFound."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Select, bindparam, delete, func, select, update
 
 from yarrow.errors import NotFound
-from yarrow.language.durations import format_duration
 from yarrow.language.faults import Fault
-from yarrow.language.spec import DagSpec, ScheduleSpec
+from yarrow.language.spec import DagSpec
+from yarrow.schedule_words import schedule_text
+from yarrow.store import datasets, deadlines
 from yarrow.store.database import Database, insert_new, upsert
+from yarrow.store.progress import progress_of, schedule_changes
 from yarrow.store.records import DagRecord, FileRecord, VersionRecord
 from yarrow.store.rows import AnyRow, columns_of
 from yarrow.store.specs import Specs
 from yarrow.store.tables import dag, dag_file, dag_version
 from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, history_line
+from yarrow.upcoming import Progress
 
 _DAG_COLUMNS = columns_of(DagRecord, dag)
 
@@ -87,10 +90,25 @@ class Catalog:
             if rows:
                 kept = ("created_at", "is_paused", "scheduled_through")
                 connection.execute(upsert(self._database, dag, [dag.c.dag_id], keep=kept), rows)
+            datasets.wait_for(connection, known.keys() & wanted.keys(), [spec for spec, _, _ in wanted.values()])
             append(connection, [_version_event(wanted[dag_id][0], now) for dag_id in changed])
+            append(
+                connection, self._schedule_changes(connection, known, [wanted[dag_id][0] for dag_id in changed], now)
+            )
             return changed
 
         return self._database.write(work) if offered else []
+
+    def _schedule_changes(
+        self, connection: Connection, known: Mapping[str, AnyRow], specs: Sequence[DagSpec], now: datetime
+    ) -> list[dict[str, Any]]:
+        """The lines of the history for new versions with another schedule, of DAGs that have had scheduled runs."""
+        changes = [
+            (self._specs.get(connection, spec.dag_id, known[spec.dag_id].version), spec)
+            for spec in specs
+            if spec.dag_id in known and known[spec.dag_id].scheduled_through is not None
+        ]
+        return schedule_changes(connection, changes, now)
 
     def deactivate(self, dag_ids: Collection[str]) -> list[str]:
         """Takes DAGs whose file is gone out of scheduling; their history stays. Returns those that were active."""
@@ -112,6 +130,7 @@ class Catalog:
                     .returning(dag.c.dag_id)
                 )
                 gone += connection.execute(statement).scalars()
+            datasets.forget(connection, gone)
             reason = "its file is gone"
             append(connection, [history_line("dag.gone", at=now, who=SCHEDULER, dag_id=i, reason=reason) for i in gone])
             return sorted(gone)
@@ -199,19 +218,50 @@ class Catalog:
             changed = 0
             for record, logical_date, run_after in dags:
                 parameters = {
-                    "seen_dag_id": record.dag_id,
-                    "seen_version": record.version,
-                    "seen_active": record.is_active,
-                    "seen_paused": record.is_paused,
-                    "seen_through": record.scheduled_through,
+                    **_seen(record),
                     "next_logical_date": logical_date,
                     "next_run_after": run_after,
                     "unscheduled_since": None,
                 }
                 changed += connection.execute(_SET_SCHEDULE, parameters).rowcount
+            deadlines.expect(self._database, connection, [record.dag_id for record, date, _ in dags if date])
             return changed
 
         return self._database.write(work) if dags else 0
+
+    def progress(self, dag_ids: Collection[str]) -> dict[str, Progress]:
+        """How far the scheduled runs of these DAGs have come."""
+        return self._database.read(lambda connection: progress_of(connection, dag_ids)) if dag_ids else {}
+
+    def leave_out(self, dag: DagRecord, through: datetime, following: tuple[datetime, datetime], reason: str) -> bool:
+        """Moves a DAG on past missed runs that are not made up for, and records that, once.
+
+        Args:
+            through: The logical date of the last run that is left out.
+            following: The logical date of the next run, and when it is due.
+            reason: A sentence for the history.
+
+        Returns:
+            False, and changes nothing, when the DAG changed, was (un)paused or got a run since `dag` was read.
+        """
+        now = self._database.now()
+
+        def work(connection: Connection) -> bool:
+            parameters = {
+                **_seen(dag),
+                "scheduled_through": through,
+                "next_logical_date": following[0],
+                "next_run_after": following[1],
+                "unscheduled_since": None,
+            }
+            if connection.execute(_SET_SCHEDULE, parameters).rowcount != 1:
+                return False
+            append(
+                connection, [history_line("dag.catchup_cut", at=now, who=SCHEDULER, dag_id=dag.dag_id, reason=reason)]
+            )
+            return True
+
+        return self._database.write(work)
 
     def due(self, now: datetime, limit: int = 100) -> list[DagRecord]:
         """Active, unpaused DAGs whose next run is due, the longest overdue first."""
@@ -242,6 +292,17 @@ _SET_SCHEDULE = update(dag).where(
 )
 
 
+def _seen(record: DagRecord) -> dict[str, Any]:
+    """What must not have changed since the record was read."""
+    return {
+        "seen_dag_id": record.dag_id,
+        "seen_version": record.version,
+        "seen_active": record.is_active,
+        "seen_paused": record.is_paused,
+        "seen_through": record.scheduled_through,
+    }
+
+
 def read_dag(connection: Connection, dag_id: str) -> DagRecord:
     """The DAG, active or not. Raises NotFound with the nearest name."""
     row = connection.execute(select(*_DAG_COLUMNS).where(dag.c.dag_id == dag_id)).one_or_none()
@@ -257,15 +318,8 @@ def did_you_mean(name: str, names: Collection[str]) -> str | None:
     return f"Did you mean {near[0]!r}?" if near else None
 
 
-def schedule_text(schedule: ScheduleSpec | None) -> str | None:
-    """The schedule as a person would write it."""
-    if schedule is None:
-        return None
-    return ", ".join(schedule.crons) if schedule.crons else f"every {format_duration(schedule.every or 0.0)}"
-
-
 def _known(connection: Connection, dag_ids: Collection[str]) -> dict[str, AnyRow]:
-    columns = (dag.c.dag_id, dag.c.version, dag.c.path, dag.c.is_active)
+    columns = (dag.c.dag_id, dag.c.version, dag.c.path, dag.c.is_active, dag.c.scheduled_through)
     known: dict[str, AnyRow] = {}
     for chunk in chunks(dag_ids, CHUNK):
         query = select(*columns).where(dag.c.dag_id.in_(chunk)).order_by(dag.c.dag_id)
@@ -306,6 +360,7 @@ def _add_versions(
 
 
 def _dag_row(spec: DagSpec, path: str, now: datetime) -> dict[str, Any]:
+    deadline_after, deadline_reference = deadlines.known_beforehand(spec) or (None, None)
     return {
         "dag_id": spec.dag_id,
         "path": path,
@@ -317,6 +372,8 @@ def _dag_row(spec: DagSpec, path: str, now: datetime) -> dict[str, Any]:
         "timezone": spec.timezone,
         "max_active_runs": spec.max_active_runs,
         "max_active_tasks": spec.max_active_tasks,
+        "deadline_after": deadline_after,
+        "deadline_reference": deadline_reference,
         "is_active": True,
         "is_paused": False,
         "scheduled_through": None,

@@ -7,14 +7,16 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, bindparam, literal_column, select
 
 from yarrow.errors import Refused
+from yarrow.language.spec import TaskSpec
+from yarrow.mapping import visible_xcoms
 from yarrow.states import AttemptState, TaskState
 from yarrow.store.database import Database, Raced
-from yarrow.store.deciding import read_xcoms
 from yarrow.store.records import ClaimedAttempt
 from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, dag_run, task_instance
 from yarrow.store.transitions import Subject, move_attempt, move_task
+from yarrow.store.xcoms import read_xcoms
 from yarrow.tokens import new_nonce
 
 _JOINED = attempt.join(task_instance).join(dag_run)
@@ -24,11 +26,13 @@ _COLUMNS = (
     attempt.c.try_number,
     attempt.c.state.label("attempt_state"),
     attempt.c.worker_id,
+    attempt.c.started_at,
     task_instance.c.id,
     task_instance.c.dag_run_id,
     task_instance.c.dag_id,
     task_instance.c.task_id,
     task_instance.c.map_index,
+    task_instance.c.map_value,
     task_instance.c.max_tries,
     task_instance.c.queue,
     dag_run.c.run_id,
@@ -87,6 +91,7 @@ def _take(
 ) -> ClaimedAttempt:
     now = database.lease_now(connection)
     lease_until = now + timedelta(seconds=lease)
+    started_at = row.started_at or now  # one that was put off goes on
     subject = Subject(row.id, row.dag_id, row.run_id, row.task_id, row.map_index, row.attempt_id)
     moved = move_task(
         connection,
@@ -96,29 +101,41 @@ def _take(
         at=now,
         who=f"worker {worker_id}",
         try_number=row.try_number,
-        started_at=now,
+        started_at=started_at,
         ended_at=None,
         wait_until=None,
+        cached=False,
     )
     values = {
         "nonce": nonce,
         "worker_id": worker_id,
         "claimed_at": now,
-        "started_at": now,
+        "started_at": started_at,
         "lease_until": lease_until,
         "dispatch_deadline": None,
     }
     states = (AttemptState.QUEUED, AttemptState.RUNNING)
     if not moved or not move_attempt(connection, row.attempt_id, row.nonce, *states, values):
         raise Raced
-    return _claimed(specs, connection, row, nonce, lease, lease_until)
+    return _claimed(specs, connection, row, nonce, started_at, lease, lease_until)
 
 
 def _claimed(
-    specs: Specs, connection: Connection, row: AnyRow, nonce: str, lease: float, lease_until: datetime
+    specs: Specs,
+    connection: Connection,
+    row: AnyRow,
+    nonce: str,
+    started_at: datetime,
+    lease: float,
+    lease_until: datetime,
 ) -> ClaimedAttempt:
     spec = specs.get(connection, row.dag_id, row.version)
     task = spec.tasks[row.task_id]
+    siblings = [name for name in task.xcoms if _same_instance(task, spec.tasks[name])]
+    others = [name for name in task.xcoms if name not in siblings]
+    found = read_xcoms(connection, row.dag_run_id, others) if others else {}
+    if siblings:
+        found |= read_xcoms(connection, row.dag_run_id, siblings, row.map_index)
     return ClaimedAttempt(
         attempt_id=row.attempt_id,
         nonce=nonce,
@@ -136,7 +153,15 @@ def _claimed(
         data_interval_end=row.data_interval_end,
         timezone=spec.timezone,
         params=row.params,
-        xcoms=read_xcoms(connection, row.dag_run_id, task.xcoms) if task.xcoms else {},
+        xcoms=visible_xcoms(spec, (row.task_id, row.map_index), task.xcoms, found),
+        mapped_xcoms=[name for name in others if spec.tasks[name].mapped],
+        map_value=row.map_value,
+        first_started_at=started_at,
         lease=lease,
         lease_until=lease_until,
     )
+
+
+def _same_instance(task: TaskSpec, other: TaskSpec) -> bool:
+    """Whether the one sees only that instance of the other that has its own map index."""
+    return task.map_group is not None and task.map_group == other.map_group

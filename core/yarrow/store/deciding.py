@@ -1,24 +1,40 @@
-"""The two sides of a decision on a run: what is read for it, and how it is carried out."""
+"""How runs are started, and how decisions on them are carried out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, update
+from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
-from yarrow.decide import Decisions, TaskDecision, TaskView
+from yarrow.approvals import REJECT
+from yarrow.decisions import Decisions, RunDecision, TaskDecision
 from yarrow.errors import NotFound
-from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec
 from yarrow.mapping import Instance
 from yarrow.states import RunState, TaskState
-from yarrow.store.records import RunRecord, RunSnapshot
-from yarrow.store.rows import AnyRow, columns_of
+from yarrow.store import asking, notifications, outlets
+from yarrow.store.database import Database
+from yarrow.store.instances import expand
+from yarrow.store.pausing import pause_after_failures
+from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
-from yarrow.store.tables import dag, dag_run, task_instance, xcom
-from yarrow.store.transitions import CHUNK, SCHEDULER, Subject, chunks, move_run, move_tasks, plain_text
+from yarrow.store.tables import dag, dag_run, task_instance
+from yarrow.store.transitions import (
+    CHUNK,
+    SCHEDULER,
+    Subject,
+    cancel_open_attempts,
+    chunks,
+    move_run,
+    move_tasks,
+    plain_text,
+    stop_running,
+    touch_later_runs,
+    touch_later_versions,
+)
 
 # Partial indexes want these conditions with the word itself, not with a parameter.
 _QUEUED = dag_run.c.state == literal_column("'queued'")
@@ -71,95 +87,27 @@ def start(connection: Connection, now: datetime) -> list[int]:
     ]
 
 
-# Looking
-
-_DIRTY = select(dag_run.c.id).where(
-    _RUNNING,
-    dag_run.c.change_seq > dag_run.c.decided_seq,
-    or_(dag_run.c.quarantine_until.is_(None), dag_run.c.quarantine_until <= bindparam("now")),
-)
-_WOKEN = select(dag_run.c.id).where(dag_run.c.wait_until <= bindparam("now"), _RUNNING)
-_UNDECIDED = _DIRTY.union(_WOKEN).limit(bindparam("limit"))  # ordered here, it would go by the id, past every run
-_NEXT_WAIT = (
-    select(dag_run.c.wait_until)
-    .where(dag_run.c.wait_until.is_not(None), _RUNNING)
-    .order_by(dag_run.c.wait_until)
-    .limit(1)
-)
-_RUN = select(*columns_of(RunRecord, dag_run)).where(dag_run.c.id == bindparam("id"))
-_VIEWS = (
-    select(
-        task_instance.c.task_id,
-        task_instance.c.state,
-        task_instance.c.try_number,
-        task_instance.c.max_tries,
-        task_instance.c.wait_until,
-        task_instance.c.follow,
-    )
-    .where(task_instance.c.dag_run_id == bindparam("id"))
-    .order_by(task_instance.c.id)
-)
-XCOMS = (
-    select(task_instance.c.task_id, xcom.c.value)
-    .join(xcom, xcom.c.attempt_id == task_instance.c.attempt_id)
-    .where(
-        task_instance.c.dag_run_id == bindparam("id"),
-        task_instance.c.task_id.in_(bindparam("task_ids", expanding=True)),
-        task_instance.c.state == TaskState.SUCCESS,
-    )
-)
-"""What other tasks of the run may see: the XCom of a task instance that succeeded, of the attempt that made it so."""
-
-
-def undecided(connection: Connection, now: datetime, limit: int) -> list[int]:
-    """Ids of running runs to which something happened, or whose wait is over."""
-    return sorted(connection.execute(_UNDECIDED, {"now": now, "limit": limit}).scalars())
-
-
-def next_wait(connection: Connection) -> datetime | None:
-    """The earliest end of a wait of a running run."""
-    return connection.execute(_NEXT_WAIT).scalar()
-
-
-def snapshot(connection: Connection, specs: Specs, id: int) -> RunSnapshot | None:
-    """What there is to decide on. None: the run is not running."""
-    # The run comes first: what happens between the two looks counts as not yet seen.
-    row = connection.execute(_RUN, {"id": id}).one_or_none()
-    if row is None or row.state != RunState.RUNNING:
-        return None
-    record = RunRecord(*row)
-    spec = specs.get(connection, record.dag_id, record.version)
-    tasks = [_view(row) for row in connection.execute(_VIEWS, {"id": id})]
-    return RunSnapshot(record, spec, tasks, _when_xcoms(connection, id, spec, tasks))
-
-
-def _view(row: AnyRow) -> TaskView:
-    task_id, state, try_number, max_tries, wait_until, follow = row
-    return TaskView(task_id, state, try_number, max_tries, wait_until, None if follow is None else tuple(follow))
-
-
-def _when_xcoms(connection: Connection, id: int, spec: DagSpec, tasks: Iterable[TaskView]) -> dict[Instance, Json]:
-    open_ids = (view.task_id for view in tasks if view.state is TaskState.NONE)
-    open_tasks = (spec.tasks[task_id] for task_id in open_ids if task_id in spec.tasks)
-    names = {name for task in open_tasks for name in task.when_xcoms}
-    return {(name, -1): value for name, value in read_xcoms(connection, id, names).items()} if names else {}
-
-
-def read_xcoms(connection: Connection, id: int, task_ids: Iterable[str]) -> dict[str, Json]:
-    """The visible XComs of these tasks of the run; a task without one is absent."""
-    rows = connection.execute(XCOMS, {"id": id, "task_ids": sorted(task_ids)})
-    return {row[0]: row[1] for row in rows}
-
-
 # Acting
 
 _LOCKED = (
-    select(dag_run.c.dag_id, dag_run.c.run_id, dag_run.c.state, dag_run.c.decided_seq)
+    select(
+        dag_run.c.id,
+        dag_run.c.dag_id,
+        dag_run.c.run_id,
+        dag_run.c.version,
+        dag_run.c.logical_date,
+        dag_run.c.state,
+        dag_run.c.decided_seq,
+    )
     .where(dag_run.c.id == bindparam("id"))
     .with_for_update()
 )
-_SUBJECTS = select(task_instance.c.id, task_instance.c.task_id, task_instance.c.attempt_id).where(
-    task_instance.c.dag_run_id == bindparam("id"), task_instance.c.task_id.in_(bindparam("task_ids", expanding=True))
+_SUBJECTS = select(
+    task_instance.c.id, task_instance.c.task_id, task_instance.c.map_index, task_instance.c.attempt_id
+).where(
+    task_instance.c.dag_run_id == bindparam("id"),
+    task_instance.c.task_id.in_(bindparam("task_ids", expanding=True)),
+    task_instance.c.map_index.in_(bindparam("map_indexes", expanding=True)),
 )
 _UPDATE_RUN = update(dag_run).where(dag_run.c.id == bindparam("subject_id"))
 _END_WAITS = (
@@ -167,9 +115,30 @@ _END_WAITS = (
     .where(task_instance.c.dag_run_id == bindparam("subject_id"), task_instance.c.wait_until.is_not(None))
     .values(wait_until=None)
 )
+_WITH_OPEN_ATTEMPT = frozenset({TaskState.SCHEDULED, TaskState.QUEUED, TaskState.UP_FOR_RESCHEDULE})
+
+
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """Decisions on one run being carried out: where, on what, by whom and when."""
+
+    database: Database
+    connection: Connection
+    specs: Specs
+    spec: DagSpec
+    run: AnyRow
+    queued_timeout: float
+    who: str
+    at: datetime
+
+    @property
+    def names(self) -> tuple[str, str]:
+        return self.run.dag_id, self.run.run_id
 
 
 def apply(
+    database: Database,
+    specs: Specs,
     connection: Connection,
     id: int,
     decisions: Decisions,
@@ -182,85 +151,153 @@ def apply(
     run = connection.execute(_LOCKED, {"id": id}).one_or_none()
     if run is None or run.state != RunState.RUNNING:
         return False
-    names = (run.dag_id, run.run_id)
-    complete = _move_tasks(connection, id, names, decisions.tasks, queued_timeout, who, at)
+    spec = specs.get(connection, run.dag_id, run.version)
+    act = _Act(database, connection, specs, spec, run, queued_timeout, who, at)
+    expanded = [expand(connection, run, spec, one, at=at, who=who) for one in decisions.expansions]
+    complete = _move_tasks(act, decisions.tasks) and all(expanded)
     settled = {"quarantine_until": None, "quarantine_count": 0}
     if decisions.run is not None:
-        move = decisions.run
-        return complete and _end_run(connection, id, names, move.to_state, move.reason, seen_seq, who, at, settled)
+        return complete and _end_run(act, decisions.run, seen_seq, settled)
     if run.decided_seq <= seen_seq:  # else another scheduler has decided on a later state
         seen = {"decided_seq": seen_seq, "wait_until": decisions.wait_until, "reason": None} if complete else {}
         connection.execute(_UPDATE_RUN, {"subject_id": id, **settled, **seen})
     return complete
 
 
-def _end_run(
-    connection: Connection,
-    id: int,
-    names: tuple[str, str],
-    to_state: RunState,
-    reason: str | None,
-    seen_seq: int,
-    who: str,
-    at: datetime,
-    settled: Mapping[str, Any],
-) -> bool:
+def _end_run(act: _Act, decision: RunDecision, seen_seq: int, settled: Mapping[str, Any]) -> bool:
     moved = move_run(
-        connection,
-        id,
-        names,
+        act.connection,
+        act.run.id,
+        act.names,
         RunState.RUNNING,
-        to_state,
-        at=at,
-        who=who,
-        reason=reason,
+        decision.to_state,
+        at=act.at,
+        who=act.who,
+        reason=decision.reason,
         seen_seq=seen_seq,
-        ended_at=at,
+        ended_at=act.at,
         decided_seq=seen_seq,
         wait_until=None,
         **settled,
     )
-    if moved:
-        connection.execute(_END_WAITS, {"subject_id": id})
-    return moved
+    if not moved:
+        return False
+    act.connection.execute(_END_WAITS, {"subject_id": act.run.id})
+    if any(task.operator == "approval" for task in act.spec.tasks.values()):
+        asking.close_of_run(act.connection, act.run.id)
+    touch_later_versions(act.connection, act.run.dag_id, act.run.version, act.run.id, act.run.logical_date)
+    if decision.to_state is RunState.FAILED:
+        pause_after_failures(act.connection, act.specs, act.run.dag_id, act.at)
+    notifications.run_moved(
+        act.connection,
+        act.spec,
+        act.run.run_id,
+        decision.to_state,
+        at=act.at,
+        reason=decision.reason,
+        dag_run_id=act.run.id,
+        logical_date=act.run.logical_date,
+    )
+    return True
 
 
-def _move_tasks(
-    connection: Connection,
-    id: int,
-    names: tuple[str, str],
-    decisions: Iterable[TaskDecision],
-    queued_timeout: float,
-    who: str,
-    at: datetime,
-) -> bool:
-    """Makes the moves, those that are alike with one statement. Returns whether each was possible."""
-    alike: dict[tuple[TaskState, TaskState, str | None], list[str]] = {}
+def _move_tasks(act: _Act, decisions: Sequence[TaskDecision]) -> bool:
+    """Makes the moves, those that are alike with few statements. Returns whether each was possible."""
+    subjects = _subjects(act, decisions)
+    alike: dict[tuple[Any, ...], list[TaskDecision]] = {}
     for decision in decisions:
-        alike.setdefault((decision.from_state, decision.to_state, decision.reason), []).append(decision.task_id)
-    complete = True
-    for (from_state, to_state, reason), task_ids in alike.items():
-        subjects = _subjects(connection, id, names, task_ids)
-        values = _values(to_state, at, queued_timeout)
-        moved = move_tasks(connection, subjects, from_state, to_state, at=at, who=who, reason=reason, **values)
-        complete = complete and len(moved) == len(task_ids)
-    return complete
+        due_at = decision.question.due_at if decision.question is not None else None
+        key = (decision.from_state, decision.to_state, decision.reason, due_at, decision.answer, decision.follow)
+        alike.setdefault(key, []).append(decision)
+    moved = 0
+    succeeded: list[Subject] = []
+    for chosen in alike.values():
+        found = _answer(act, subjects, chosen) if chosen[0].answer else _move_alike(act, subjects, chosen)
+        moved += len(found)
+        if chosen[0].to_state is TaskState.SUCCESS and chosen[0].answer != REJECT:
+            succeeded += found
+    if any(decision.to_state.finished for decision in decisions):
+        touch_later_runs(act.connection, act.spec, act.run.id, act.run.logical_date)
+    for subject in succeeded:
+        outlets.publish(act.database, act.connection, act.spec, subject, act.at)
+    return moved == len(decisions)
 
 
-def _subjects(connection: Connection, id: int, names: tuple[str, str], task_ids: list[str]) -> list[Subject]:
-    dag_id, run_id = names
-    return [
-        Subject(row.id, dag_id, run_id, row.task_id, attempt_id=row.attempt_id)
-        for chunk in chunks(task_ids, CHUNK)
-        for row in connection.execute(_SUBJECTS, {"id": id, "task_ids": chunk})
-    ]
+def _subjects(act: _Act, decisions: Sequence[TaskDecision]) -> dict[Instance, Subject]:
+    """The task instances that are decided on; one that is not there (any more) is absent."""
+    found: dict[Instance, Subject] = {}
+    for chunk in chunks(((decision.task_id, decision.map_index) for decision in decisions), CHUNK):
+        wanted = set(chunk)
+        task_ids, map_indexes = ({one[part] for one in chunk} for part in (0, 1))
+        parameters = {"id": act.run.id, "task_ids": sorted(task_ids), "map_indexes": sorted(map_indexes)}
+        for id, task_id, map_index, attempt_id in act.connection.execute(_SUBJECTS, parameters):
+            if (task_id, map_index) in wanted:
+                found[task_id, map_index] = Subject(id, *act.names, task_id, map_index, attempt_id)
+    return found
 
 
-def _values(to_state: TaskState, at: datetime, queued_timeout: float) -> dict[str, Any]:
+def _move_alike(act: _Act, subjects: Mapping[Instance, Subject], decisions: Sequence[TaskDecision]) -> list[Subject]:
+    """Makes moves that differ in their task instance alone. Returns the task instances that were moved."""
+    from_state, to_state, reason = decisions[0].from_state, decisions[0].to_state, decisions[0].reason
+    chosen = {
+        subject.id: (subject, decision)
+        for decision in decisions
+        if (subject := subjects.get((decision.task_id, decision.map_index))) is not None
+    }
+    movable = [subject for subject, _ in chosen.values()]
+    if from_state is TaskState.RUNNING:
+        return stop_running(act.connection, movable, to_state, at=act.at, who=act.who, reason=reason)
+    values = _values(act, decisions[0])
+    moved = move_tasks(act.connection, movable, from_state, to_state, at=act.at, who=act.who, reason=reason, **values)
+    if to_state is TaskState.AWAITING_INPUT:
+        asked = [(id, question) for id in sorted(moved) if (question := chosen[id][1].question) is not None]
+        asking.ask(act.database, act.connection, asked, act.at)
+    elif from_state is TaskState.AWAITING_INPUT:
+        asking.close(act.connection, moved)
+    elif from_state in _WITH_OPEN_ATTEMPT and to_state.finished:
+        cancel_open_attempts(act.connection, moved, at=act.at, reason=reason)
+    subjects_moved = [chosen[id][0] for id in sorted(moved)]
+    _tell(act, subjects_moved, to_state, reason)
+    return subjects_moved
+
+
+def _tell(act: _Act, subjects: Sequence[Subject], to_state: TaskState, reason: str | None) -> None:
+    """Writes down whom to tell of moves that were made."""
+    for subject in subjects if to_state in notifications.TASK_KINDS else ():
+        notifications.task_moved(
+            act.connection,
+            act.spec,
+            subject,
+            to_state,
+            at=act.at,
+            reason=reason,
+            dag_run_id=act.run.id,
+            logical_date=act.run.logical_date,
+        )
+
+
+def _values(act: _Act, decision: TaskDecision) -> dict[str, Any]:
     """The columns that go with a move that was decided on."""
-    if to_state is TaskState.SCHEDULED:
-        return {"scheduled_at": at, "wait_until": at + timedelta(seconds=queued_timeout), "ended_at": None}
-    return {"wait_until": None, "ended_at": at}
+    if decision.to_state is TaskState.SCHEDULED:
+        deadline = act.at + timedelta(seconds=act.queued_timeout)
+        return {"scheduled_at": act.at, "wait_until": deadline, "ended_at": None}
+    if decision.to_state is TaskState.AWAITING_INPUT:
+        due_at = decision.question.due_at if decision.question is not None else None
+        return {"started_at": act.at, "wait_until": due_at, "ended_at": None}
+    return {"wait_until": None, "ended_at": act.at}
+
+
+def _answer(act: _Act, subjects: Mapping[Instance, Subject], decisions: Sequence[TaskDecision]) -> list[Subject]:
+    """Gives the answers that count because nobody gave one. Returns the task instances that still waited for it."""
+    answered: list[Subject] = []
+    for decision in decisions:
+        subject = subjects.get((decision.task_id, decision.map_index))
+        answer = asking.Answer(str(decision.answer), asking.BY_DEFAULT, act.at)
+        outcome = asking.Outcome(decision.to_state, decision.follow, decision.reason)
+        if subject is not None and asking.settle(act.database, act.connection, subject, answer, outcome, act.who):
+            answered.append(subject)
+    _tell(act, answered, decisions[0].to_state, decisions[0].reason)
+    return answered
 
 
 def quarantine(connection: Connection, id: int, error: str, until: datetime) -> int:

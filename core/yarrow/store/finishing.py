@@ -1,12 +1,11 @@
-"""How an attempt ends, and what that means for its task instance."""
+"""How an attempt ends or is put off, and what becomes of its task instance then."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select
@@ -15,13 +14,15 @@ from yarrow.errors import Refused
 from yarrow.jsontypes import Json
 from yarrow.language.spec import TaskSpec
 from yarrow.protocol import Report
-from yarrow.retries import retry_delay
 from yarrow.states import AttemptState, TaskState
-from yarrow.store.database import Raced, dump_json
+from yarrow.store import cache, notifications
+from yarrow.store.cache import is_key
+from yarrow.store.database import Database, Raced, dump_json
 from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, dag_run, task_instance, xcom
-from yarrow.store.transitions import Subject, move_attempt, move_task, plain_text, touch_run
+from yarrow.store.transitions import Subject, move_attempt, move_task, plain_text, touch_later_runs, touch_run
+from yarrow.verdict import Verdict, resume_moment, verdict
 
 _READ = (
     select(
@@ -32,6 +33,7 @@ _READ = (
         attempt.c.worker_id,
         attempt.c.lease_until,
         attempt.c.cancel_reason,
+        attempt.c.cancel_state,
         task_instance.c.id,
         task_instance.c.dag_run_id,
         task_instance.c.dag_id,
@@ -49,6 +51,7 @@ _READ = (
     .where(attempt.c.attempt_id == bindparam("attempt_id"))
 )
 _ADD_XCOM = insert(xcom)
+_REPORTED = {str(state) for state in AttemptState if state.finished or state is AttemptState.DEFERRED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +62,13 @@ class Limits:
     queued_timeout: float  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the end of an attempt does to its task instance."""
-
-    state: TaskState
-    reason: str | None
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-
 def read(connection: Connection, attempt_id: str) -> AnyRow | None:
     """The attempt with its task instance and run, as `end` and `verdict` want it."""
     return connection.execute(_READ, {"attempt_id": attempt_id}).one_or_none()
 
 
 def finish(
+    database: Database,
     specs: Specs,
     connection: Connection,
     report: Report,
@@ -89,17 +84,18 @@ def finish(
         raise Refused(f"There is no attempt {report.attempt_id}.")
     if row.nonce != nonce:
         raise Refused(f"The attempt {report.attempt_id} was given to another worker meanwhile.")
-    report = sound(report)
+    report = sound(report, at)
     state = AttemptState(report.state)
     if row.attempt_state == state:
         return True, row.task_state
     if row.attempt_state != AttemptState.RUNNING or row.newest_attempt_id != report.attempt_id:
         raise Refused(f"The attempt {report.attempt_id} is {row.attempt_state}: its report of {state} comes too late.")
-    found = end(specs, connection, row, report, limits=limits, who=f"worker {worker_id}", at=at)
+    found = end(database, specs, connection, row, report, limits=limits, who=f"worker {worker_id}", at=at)
     return False, found
 
 
 def end(
+    database: Database,
     specs: Specs,
     connection: Connection,
     row: AnyRow,
@@ -109,89 +105,133 @@ def end(
     who: str,
     at: datetime,
 ) -> TaskState:
-    """Ends a running attempt as reported. Returns the state of its task instance. Raises Raced."""
-    state = AttemptState(report.state)
-    task = specs.get(connection, row.dag_id, row.version).tasks[row.task_id]
-    outcome = verdict(row, report, task, limits, at)
+    """Ends or puts off a running attempt as reported. Returns the state of its task instance. Raises Raced."""
+    spec = specs.get(connection, row.dag_id, row.version)
+    task = spec.tasks[row.task_id]
+    judged = _judge(row, report, task, limits, at)
     subject = Subject(row.id, row.dag_id, row.run_id, row.task_id, row.map_index, row.attempt_id)
     touch_run(connection, row.dag_run_id)
+    values = _task_values(judged, report, at)
     moved = move_task(
-        connection,
-        subject,
-        TaskState.RUNNING,
-        outcome.state,
-        at=at,
-        who=who,
-        reason=outcome.reason,
-        **outcome.values,
+        connection, subject, TaskState.RUNNING, judged.state, at=at, who=who, reason=judged.reason, **values
     )
-    values = {
-        "ended_at": at,
+    states = (AttemptState.RUNNING, judged.attempt_state)
+    changes = _attempt_values(judged, report, at)
+    if not moved or not move_attempt(connection, row.attempt_id, row.nonce, *states, changes):
+        raise Raced
+    if judged.state is TaskState.SUCCESS:
+        _keep_result(database, connection, row, report, task, at)
+    notifications.task_moved(
+        connection,
+        spec,
+        subject,
+        judged.state,
+        at=at,
+        reason=judged.reason,
+        dag_run_id=row.dag_run_id,
+        logical_date=row.logical_date,
+        try_number=row.try_number,
+        max_tries=row.max_tries,
+        next_try_at=judged.wait_until,
+    )
+    if judged.state.finished:
+        touch_later_runs(connection, spec, row.dag_run_id, row.logical_date)
+    return judged.state
+
+
+def _judge(row: AnyRow, report: Report, task: TaskSpec, limits: Limits, at: datetime) -> Verdict:
+    return verdict(
+        task,
+        report,
+        dag_id=row.dag_id,
+        logical_date=row.logical_date,
+        map_index=row.map_index,
+        try_number=row.try_number,
+        max_tries=row.max_tries,
+        at=at,
+        cancel_reason=row.cancel_reason,
+        cancel_state=None if row.cancel_state is None else TaskState(row.cancel_state),
+        infra_losses=row.infra_losses,
+        infra_budget=limits.infra_budget,
+        queued_timeout=limits.queued_timeout,
+    )
+
+
+def _task_values(judged: Verdict, report: Report, at: datetime) -> dict[str, Any]:
+    """The columns of the task instance that go with its move."""
+    values: dict[str, Any] = {
+        "try_number": judged.try_number,
+        "infra_losses": judged.infra_losses,
+        "wait_until": judged.wait_until,
+        "ended_at": None if judged.state is TaskState.UP_FOR_RESCHEDULE else at,
+    }
+    if judged.state is TaskState.SUCCESS:
+        values["follow"] = None if judged.follow is None else list(judged.follow)
+        values["cached"] = report.cached
+    if judged.state is TaskState.SCHEDULED:
+        values["scheduled_at"] = at
+    return values
+
+
+def _attempt_values(judged: Verdict, report: Report, at: datetime) -> dict[str, Any]:
+    """The columns of the attempt that go with its move. One that is put off keeps what it has, for people."""
+    values: dict[str, Any] = {
+        "ended_at": at if judged.attempt_state.finished else None,
         "lease_until": None,
         "reason": report.reason,
-        "metrics": dict(report.metrics) or None,
     }
-    if not moved or not move_attempt(connection, row.attempt_id, row.nonce, AttemptState.RUNNING, state, values):
-        raise Raced
-    if state is AttemptState.SUCCESS and report.has_xcom:
+    if report.metrics:
+        values["metrics"] = dict(report.metrics)
+    return values
+
+
+def _keep_result(
+    database: Database, connection: Connection, row: AnyRow, report: Report, task: TaskSpec, at: datetime
+) -> None:
+    """Keeps the result of a success for the tasks that come after it, and for later runs."""
+    if report.has_xcom:
         connection.execute(_ADD_XCOM, {"attempt_id": row.attempt_id, "value": report.xcom})
-    return outcome.state
+    if task.cache is not None and report.cache_key is not None and not report.cached:
+        cache.keep(database, connection, report, row.dag_id, row.task_id, task.cache.ttl, at)
+    if task.outlets:
+        from yarrow.store import datasets
+
+        names = {"dag_id": row.dag_id, "run_id": row.run_id, "task_id": row.task_id, "map_index": row.map_index}
+        who = f"task {row.dag_id} {row.run_id} {row.task_id}"
+        datasets.published(database, connection, task.outlets, **names, who=who, at=at)
 
 
-def verdict(row: AnyRow, report: Report, task: TaskSpec, limits: Limits, at: datetime) -> Verdict:
-    """What a report on the attempt in `row` does to its task instance. Pure."""
-    state = AttemptState(report.state)
-    ended: dict[str, Any] = {"ended_at": at, "wait_until": None}
-    if state is AttemptState.SUCCESS:
-        follow = None if report.follow is None else list(report.follow)
-        return Verdict(TaskState.SUCCESS, report.reason, {**ended, "follow": follow})
-    if state is AttemptState.SKIPPED:
-        return Verdict(TaskState.SKIPPED, report.reason, ended)
-    if row.cancel_reason is not None:
-        return Verdict(TaskState.FAILED, row.cancel_reason, ended)
-    if state is AttemptState.FAILED:
-        if not report.retryable or row.try_number >= row.max_tries:
-            return Verdict(TaskState.FAILED, report.reason, ended)
-        delay = retry_delay(task, row.dag_id, row.logical_date, row.try_number)
-        return Verdict(TaskState.UP_FOR_RETRY, report.reason, {**ended, "wait_until": at + timedelta(seconds=delay)})
-    return _again(row, report, limits, at)
-
-
-def _again(row: AnyRow, report: Report, limits: Limits, at: datetime) -> Verdict:
-    """It was no fault of the task: it is scheduled again, and this try does not count."""
-    losses = row.infra_losses + (report.state == AttemptState.LOST)
-    if losses > limits.infra_budget:
-        reason = f"The infrastructure lost it {losses} times, the last time because: {report.reason or 'unknown'}"
-        return Verdict(TaskState.FAILED, reason, {"ended_at": at, "wait_until": None, "infra_losses": losses})
-    values = {
-        "try_number": row.try_number - 1,
-        "infra_losses": losses,
-        "scheduled_at": at,
-        "wait_until": at + timedelta(seconds=limits.queued_timeout),
-        "ended_at": at,
-    }
-    return Verdict(TaskState.SCHEDULED, report.reason, values)
-
-
-def sound(report: Report) -> Report:
-    """The report, made fit for the store: what is not JSON fails the task, once and for all.
+def sound(report: Report, at: datetime) -> Report:
+    """The report, made fit for the store: what is not JSON, or no moment, fails the task, once and for all.
 
     Raises Refused for a state that no worker may report.
     """
-    states = {str(state) for state in AttemptState if state.finished}
-    if report.state not in states:
-        raise Refused(f"An attempt can't end as {report.state!r}, only as {', '.join(sorted(states))}.")
+    if report.state not in _REPORTED:
+        raise Refused(f"An attempt can't end as {report.state!r}, only as {', '.join(sorted(_REPORTED))}.")
     changes: dict[str, Any] = {
         "metrics": {name: _finite(value) for name, value in report.metrics.items()},
         "reason": plain_text(report.reason),
     }
+    if report.cache_key is not None and not is_key(report.cache_key):
+        changes["cache_key"] = None
+    if (fault := _fault(report, at)) is not None:
+        changes |= {"state": AttemptState.FAILED, "reason": fault, "retryable": False, "has_xcom": False}
+    return dataclasses.replace(report, **changes)
+
+
+def _fault(report: Report, at: datetime) -> str | None:
+    """The sentence that says what in the report can't be stored."""
     if report.state == AttemptState.SUCCESS and report.has_xcom:
         try:
             dump_json(report.xcom)
         except (TypeError, ValueError, RecursionError) as error:
-            reason = f"Its result can't be passed on, for it is not JSON: {error}"
-            changes |= {"state": AttemptState.FAILED, "reason": reason, "retryable": False, "has_xcom": False}
-    return dataclasses.replace(report, **changes)
+            return plain_text(f"Its result can't be passed on, for it is not JSON: {error}")
+    if report.state == AttemptState.DEFERRED:
+        try:
+            resume_moment(report, at)
+        except ValueError as error:
+            return plain_text(f"It can't be put off until {report.resume_at!r:.80}: {error}.")
+    return None
 
 
 def _finite(value: Json) -> Json:

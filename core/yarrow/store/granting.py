@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     Connection,
-    Select,
     and_,
     bindparam,
-    false,
     func,
     insert,
     literal_column,
@@ -23,13 +20,21 @@ from sqlalchemy import (
 
 from yarrow.states import AttemptState, TaskState
 from yarrow.store.database import Database, Raced
+from yarrow.store.room import ALL_QUEUES, Room, TaskRoom
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import attempt, dag, dag_run, pool, task_instance
-from yarrow.store.transitions import SCHEDULER, Subject, append, check_task_move, move_attempt, move_task, task_event
+from yarrow.store.transitions import (
+    CHUNK,
+    SCHEDULER,
+    Subject,
+    append,
+    check_task_move,
+    chunks,
+    move_attempt,
+    move_task,
+    task_event,
+)
 from yarrow.tokens import new_nonce
-
-ALL_QUEUES = "*"
-"""What a worker that serves every queue says of itself."""
 
 PAGE = 1000
 """How many candidates are read at once, at most."""
@@ -52,6 +57,16 @@ _USED = (
     .where(_IN_SLOT)
     .group_by(task_instance.c.pool, task_instance.c.dag_id)
 )
+_USED_BY_TASKS = (
+    select(
+        task_instance.c.dag_id,
+        task_instance.c.dag_run_id,
+        task_instance.c.task_id,
+        func.count().label("tasks"),
+    )
+    .where(_IN_SLOT)
+    .group_by(task_instance.c.dag_id, task_instance.c.dag_run_id, task_instance.c.task_id)
+)
 _ORDER = (task_instance.c.priority_weight.desc(), task_instance.c.logical_date, task_instance.c.id)
 _CANDIDATES = (
     select(
@@ -65,6 +80,10 @@ _CANDIDATES = (
         task_instance.c.pool_slots,
         task_instance.c.priority_weight,
         task_instance.c.logical_date,
+        task_instance.c.dag_run_id,
+        task_instance.c.max_per_dag,
+        task_instance.c.max_per_run,
+        task_instance.c.attempt_id,
         dag_run.c.run_id,
         dag.c.max_active_tasks,
     )
@@ -100,6 +119,20 @@ _QUEUE_TASK = (
     )
 )
 _ADD_ATTEMPT = insert(attempt)
+_DEFERRED = select(attempt.c.attempt_id).where(
+    attempt.c.attempt_id.in_(bindparam("ids", expanding=True)), attempt.c.state == AttemptState.DEFERRED
+)
+_QUEUE_AGAIN = (
+    update(attempt)
+    .where(attempt.c.attempt_id == bindparam("subject_id"), attempt.c.state == AttemptState.DEFERRED)
+    .values(
+        state=AttemptState.QUEUED,
+        nonce=bindparam("new_nonce"),
+        published_at=None,
+        dispatch_deadline=None,
+        worker_id=None,
+    )
+)
 _QUEUED_WITH_ATTEMPT = (
     select(
         task_instance.c.id,
@@ -110,6 +143,7 @@ _QUEUED_WITH_ATTEMPT = (
         dag_run.c.run_id,
         attempt.c.attempt_id,
         attempt.c.nonce,
+        attempt.c.started_at,
     )
     .select_from(
         task_instance.join(attempt, attempt.c.attempt_id == task_instance.c.attempt_id).join(
@@ -119,46 +153,6 @@ _QUEUED_WITH_ATTEMPT = (
     .where(_QUEUED)
     .order_by(task_instance.c.id)
 )
-
-
-class Room:
-    """What is still free of each limit."""
-
-    def __init__(self, parallelism: int, pools: Mapping[str, int], used: Sequence[AnyRow]) -> None:
-        self.tasks = parallelism - sum(row.tasks for row in used)
-        self._pools = dict(pools)
-        self._dag_tasks: Counter[str] = Counter()
-        self._full_dags: set[str] = set()
-        for row in used:
-            self._dag_tasks[row.dag_id] += row.tasks
-            if row.pool in self._pools:
-                self._pools[row.pool] -= int(row.slots)
-
-    def take(self, candidate: AnyRow) -> bool:
-        """Takes the candidate's slots if all of them are free."""
-        if self._dag_tasks[candidate.dag_id] >= candidate.max_active_tasks:
-            self._full_dags.add(candidate.dag_id)
-            return False
-        if candidate.pool_slots > self._pools.get(candidate.pool, 0):
-            return False
-        self._dag_tasks[candidate.dag_id] += 1
-        self._pools[candidate.pool] -= candidate.pool_slots
-        self.tasks -= 1
-        return True
-
-    def narrow(self, query: Select[Any], served: Collection[str] | None) -> Select[Any]:
-        """The query without the candidates that are known to have no room."""
-        fits = [
-            and_(task_instance.c.pool == name, task_instance.c.pool_slots <= free)
-            for name, free in self._pools.items()
-            if free > 0
-        ]
-        query = query.where(or_(false(), *fits))
-        if self._full_dags:
-            query = query.where(task_instance.c.dag_id.not_in(sorted(self._full_dags)))
-        if served is not None and ALL_QUEUES not in served:
-            query = query.where(task_instance.c.queue.in_(sorted(served)))
-        return query
 
 
 def pending(connection: Connection, served: Collection[str] | None) -> bool:
@@ -176,39 +170,48 @@ def is_unserved(queue: str, served: Collection[str] | None) -> bool:
 def grant(
     database: Database, connection: Connection, parallelism: int, served: Collection[str] | None, at: datetime
 ) -> int:
-    """Moves what may go from scheduled to queued, each with a fresh attempt. Returns how many."""
+    """Moves what may go from scheduled to queued, each with an attempt. Returns how many."""
     # Schedulers stand in line here: what is free is counted and taken by one at a time.
     pools = {row.name: row.slots for row in connection.execute(_POOLS)}
     _take_back(connection, served, at)
     room = Room(parallelism, pools, connection.execute(_USED).all())
-    chosen = list(_choose(connection, room, served))
-    _queue(database, connection, chosen, at)
+    chosen = _choose(connection, room, served)
+    if chosen:
+        _queue(database, connection, chosen, at)
     return len(chosen)
 
 
-def _choose(connection: Connection, room: Room, served: Collection[str] | None) -> Iterator[AnyRow]:
+def _choose(connection: Connection, room: Room, served: Collection[str] | None) -> list[AnyRow]:
     """The candidates that fit, in the order of priority: one walk along the index, past those that are blocked."""
+    chosen: list[AnyRow] = []
     position: dict[str, Any] = dict(_START)
     while room.tasks > 0:
         page = min(2 * room.tasks + 50, PAGE)
         query = room.narrow(_CANDIDATES, served)
         candidates = connection.execute(query, {**position, "page": page}).all()
-        for candidate in candidates:
-            if room.tasks > 0 and room.take(candidate):
-                yield candidate
+        if room.of_tasks is None and any(_has_own_limit(candidate) for candidate in candidates):
+            # Those chosen on earlier pages are not queued yet, but count.
+            room.of_tasks = TaskRoom(connection.execute(_USED_BY_TASKS).all(), chosen)
+        chosen += [candidate for candidate in candidates if room.tasks > 0 and room.take(candidate)]
         if len(candidates) < page:
-            return
+            break
         last = candidates[-1]
         position = {"weight": last.priority_weight, "date": last.logical_date, "id": last.id}
+    return chosen
+
+
+def _has_own_limit(candidate: AnyRow) -> bool:
+    return candidate.max_per_dag is not None or candidate.max_per_run is not None
 
 
 def _queue(database: Database, connection: Connection, chosen: Sequence[AnyRow], at: datetime) -> None:
-    if not chosen:
-        return
+    """Queues the chosen: an attempt that was put off goes on, all others are fresh."""
     check_task_move(TaskState.SCHEDULED, TaskState.QUEUED)
-    attempts = [
+    deferred = _deferred(connection, chosen)
+    attempt_ids = [row.attempt_id if row.attempt_id in deferred else database.new_id() for row in chosen]
+    fresh = [
         {
-            "attempt_id": database.new_id(),
+            "attempt_id": attempt_id,
             "task_instance_id": row.id,
             "try_number": row.try_number + 1,
             "state": AttemptState.QUEUED,
@@ -216,27 +219,45 @@ def _queue(database: Database, connection: Connection, chosen: Sequence[AnyRow],
             "nonce": new_nonce(),
             "created_at": at,
         }
-        for row in chosen
+        for row, attempt_id in zip(chosen, attempt_ids, strict=True)
+        if attempt_id not in deferred
     ]
-    connection.execute(_ADD_ATTEMPT, attempts)
+    if fresh:
+        connection.execute(_ADD_ATTEMPT, fresh)
+    if deferred:
+        again = [{"subject_id": attempt_id, "new_nonce": new_nonce()} for attempt_id in sorted(deferred)]
+        connection.execute(_QUEUE_AGAIN, again)
     connection.execute(
         _QUEUE_TASK,
-        [{"subject_id": a["task_instance_id"], "new_attempt_id": a["attempt_id"], "at": at} for a in attempts],
+        [
+            {"subject_id": row.id, "new_attempt_id": attempt_id, "at": at}
+            for row, attempt_id in zip(chosen, attempt_ids, strict=True)
+        ],
     )
     append(
         connection,
         [
             task_event(
-                Subject(row.id, row.dag_id, row.run_id, row.task_id, row.map_index, a["attempt_id"]),
+                Subject(row.id, row.dag_id, row.run_id, row.task_id, row.map_index, attempt_id),
                 TaskState.SCHEDULED,
                 TaskState.QUEUED,
                 at,
                 SCHEDULER,
                 None,
             )
-            for row, a in zip(chosen, attempts, strict=True)
+            for row, attempt_id in zip(chosen, attempt_ids, strict=True)
         ],
     )
+
+
+def _deferred(connection: Connection, chosen: Sequence[AnyRow]) -> set[str]:
+    """The attempts of the chosen that were put off. Most tasks have had none at all, and cost no look."""
+    before = sorted(row.attempt_id for row in chosen if row.attempt_id is not None)
+    return {
+        attempt_id
+        for chunk in chunks(before, CHUNK)
+        for attempt_id in connection.execute(_DEFERRED, {"ids": chunk}).scalars()
+    }
 
 
 def _take_back(connection: Connection, served: Collection[str] | None, at: datetime) -> None:
@@ -249,11 +270,16 @@ def _take_back(connection: Connection, served: Collection[str] | None, at: datet
 
 
 def _take_back_one(connection: Connection, row: AnyRow, reason: str, at: datetime) -> None:
-    """Cancels a queued attempt; its task instance is scheduled again, and its deadline stays."""
+    """Takes back a queued attempt; its task instance is scheduled again, and its deadline stays.
+
+    One that has been put off before waits on; any other is cancelled, for there may never have been a claim of it.
+    """
     subject = Subject(row.id, row.dag_id, row.run_id, row.task_id, row.map_index, row.attempt_id)
     moves = (TaskState.QUEUED, TaskState.SCHEDULED)
     if not move_task(connection, subject, *moves, at=at, who=SCHEDULER, reason=reason):
         return  # a worker was faster
-    states = (AttemptState.QUEUED, AttemptState.CANCELLED)
-    if not move_attempt(connection, row.attempt_id, row.nonce, *states, {"ended_at": at, "reason": reason}):
+    goes_on = row.started_at is not None
+    state = AttemptState.DEFERRED if goes_on else AttemptState.CANCELLED
+    values = {} if goes_on else {"ended_at": at, "reason": reason}
+    if not move_attempt(connection, row.attempt_id, row.nonce, AttemptState.QUEUED, state, values):
         raise Raced

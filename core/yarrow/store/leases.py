@@ -69,6 +69,8 @@ def _not_held(connection: Connection, ids: Collection[str]) -> dict[str, str]:
             if row.state.finished:
                 why = f": {row.reason}" if row.reason else "."
                 stop[row.attempt_id] = f"The attempt has ended as {row.state}{why}"
+            elif row.state is AttemptState.DEFERRED:
+                stop[row.attempt_id] = "The attempt has been put off; nobody executes it now."
             else:
                 stop[row.attempt_id] = "The attempt belongs to another worker."
     return stop
@@ -108,5 +110,5 @@ def expire(database: Database, specs: Specs, limits: Limits, attempt_id: str, co
         return False
     reason = f"Worker {row.worker_id} was not heard of any more; its lease ran out at {row.lease_until:%H:%M:%S} UTC."
     report = Report(attempt_id=attempt_id, state=AttemptState.LOST, reason=reason)
-    end(specs, connection, row, report, limits=limits, who=SCHEDULER, at=now)
+    end(database, specs, connection, row, report, limits=limits, who=SCHEDULER, at=now)
     return True

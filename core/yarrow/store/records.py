@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from yarrow.decide import PastView, RunView, TaskView
+from yarrow.decisions import PastView, RunView, TaskView
 from yarrow.jsontypes import Json
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec, TaskSpec
@@ -183,6 +183,25 @@ class AttemptRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalRecord(Record):
+    """A question to a person, and the answer if there is one."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: TaskState  # of the task instance that asks
+    message: str
+    default_answer: str | None  # approve or reject: what counts when nobody answers; None: it fails then
+    asked_at: datetime
+    due_at: datetime | None  # None: it waits for ever
+    answer: str | None  # approve or reject; closed: nobody gave one; None: open
+    answered_at: datetime | None
+    answered_by: str | None
+    comment: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class EventRecord(Record):
     """One line of the history: who moved what from where to where, when and why."""
 
@@ -241,8 +260,34 @@ class ClaimedAttempt:
     timezone: str
     params: Mapping[str, Json]
     xcoms: Mapping[str, Json]  # of the tasks that the arguments name; one without XCom is absent
+    mapped_xcoms: Sequence[str]  # of these, those that are lists of the XComs of a mapped task's instances
+    map_value: Mapping[str, Json] | None  # what `map.name` stands for
+    first_started_at: datetime  # when the attempt was claimed for the first time
     lease: float  # seconds
     lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """A result that an earlier attempt came to."""
+
+    attempt_id: str
+    has_xcom: bool
+    xcom: Json  # the value, or {"$ref": url}
+    run_id: str | None  # of that attempt; None: it has been deleted since
+
+
+@dataclass(frozen=True, slots=True)
+class CachedRecord(Record):
+    """An entry of the result cache."""
+
+    key: str
+    dag_id: str
+    task_id: str
+    attempt_id: str  # that came to the result
+    has_xcom: bool
+    created_at: datetime
+    expires_at: datetime | None  # None: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +297,41 @@ class FinishOutcome:
     repeated: bool  # the same report had been accepted before
     state: TaskState  # of the task instance now
     next: ClaimedAttempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotificationRecord(Record):
+    """A notification, and how far its delivery is."""
+
+    id: int
+    kind: str  # success, failure, retry or deadline
+    target: str  # `log`, the id of a connection, or a URL, which may hold a secret
+    dag_id: str
+    run_id: str | None
+    task_id: str | None  # None: of a run
+    map_index: int | None
+    payload: Mapping[str, Json]
+    created_at: datetime
+    tries: int
+    next_try_at: datetime | None  # None: delivered, or given up
+    delivered_at: datetime | None
+    error: str | None  # why the last try failed
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nobody will try to deliver it any more, although it has not arrived."""
+        return self.delivered_at is None and self.next_try_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineRecord(Record):
+    """A deadline of a run or a task that has not been met."""
+
+    dag_id: str
+    run_id: str  # there may be no such run yet
+    task_id: str  # empty: of the run itself
+    due_at: datetime
+    missed_at: datetime | None  # None: it is not due yet
 
 
 @dataclass(frozen=True, slots=True)

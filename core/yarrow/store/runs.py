@@ -7,17 +7,18 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, func, or_, select, update
 
-from yarrow.decide import Decisions
+from yarrow.decisions import Decisions
 from yarrow.errors import Conflict, NotFound
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
-from yarrow.states import RunState, TaskState
-from yarrow.store import deciding
+from yarrow.states import RunState
+from yarrow.store import deadlines, deciding, snapshots
 from yarrow.store.catalog import did_you_mean, read_dag
 from yarrow.store.database import Database, insert_new
+from yarrow.store.instances import add_all, in_task_order
 from yarrow.store.records import EventRecord, RunRecord, RunSnapshot, TaskInstanceRecord
 from yarrow.store.rows import columns_of
 from yarrow.store.specs import Specs
@@ -74,6 +75,8 @@ class Runs:
             record = self._insert(connection, spec, row)
             if advance is not None:
                 _advance(connection, spec.dag_id, interval[0], advance)
+                if deadlines.known_beforehand(spec):
+                    deadlines.expect(self._database, connection, [spec.dag_id])
             return record
 
         return self._database.write(work)
@@ -132,20 +135,35 @@ class Runs:
 
         return self._database.write(work)
 
+    def insert(
+        self,
+        connection: Connection,
+        spec: DagSpec,
+        *,
+        run_id: str,
+        run_type: str,
+        interval: Interval,
+        params: Mapping[str, Json],
+        at: datetime,
+    ) -> RunRecord | None:
+        """Creates a queued run of this version within a transaction; None when there is one of that run_id already."""
+        return self._insert(
+            connection, spec, _run_row(spec, spec.version, run_id, run_type, interval, params, None, at)
+        )
+
     def _insert(self, connection: Connection, spec: DagSpec, row: Mapping[str, Any]) -> RunRecord | None:
         statement = insert_new(self._database, dag_run).returning(*_RUN.selected_columns)
         found = connection.execute(statement, row).one_or_none()
         if found is None:
             return None
         record = RunRecord(*found)
-        tasks = [_task_row(record, spec, task_id) for task_id in spec.tasks]
-        if tasks:
-            connection.execute(insert(task_instance), tasks)
+        add_all(connection, record, spec)
         who = record.triggered_by or SCHEDULER
         append(
             connection,
             [run_event((record.dag_id, record.run_id), None, RunState.QUEUED, record.queued_at, who, None)],
         )
+        deadlines.add(self._database, connection, spec, record)
         return record
 
     def active_count(self, dag_id: str) -> int:
@@ -170,15 +188,15 @@ class Runs:
     def undecided(self, now: datetime | None = None, limit: int = 1000) -> builtins.list[int]:
         """Ids of running runs to which something happened, or whose wait is over."""
         at = self._database.now(now)
-        return self._database.read(lambda connection: deciding.undecided(connection, at, limit))
+        return self._database.read(lambda connection: snapshots.undecided(connection, at, limit))
 
     def next_wait(self) -> datetime | None:
         """The earliest `wait_until` of a running run: how long a scheduler may sleep."""
-        return self._database.read(deciding.next_wait)
+        return self._database.read(snapshots.next_wait)
 
     def snapshot(self, id: int) -> RunSnapshot | None:
         """What there is to decide on. None: the run is not running."""
-        return self._database.read(lambda connection: deciding.snapshot(connection, self._specs, id))
+        return self._database.read(lambda connection: snapshots.snapshot(connection, self._specs, id))
 
     def apply(
         self,
@@ -200,7 +218,9 @@ class Runs:
         """
         at = self._database.now(now)
         return self._database.write(
-            lambda connection: deciding.apply(connection, id, decisions, seen_seq, queued_timeout, who, at)
+            lambda connection: deciding.apply(
+                self._database, self._specs, connection, id, decisions, seen_seq, queued_timeout, who, at
+            )
         )
 
     def quarantine(self, id: int, error: str, until: datetime) -> int:
@@ -276,17 +296,16 @@ class Runs:
         return self._database.read(work)
 
     def task_instances(self, id: int) -> builtins.list[TaskInstanceRecord]:
-        """The task instances of a run in the topological order of its DAG version."""
+        """The task instances of a run in the topological order of its DAG version, those of a task by map index."""
         return self._task_instances(_TASK_INSTANCE.where(task_instance.c.dag_run_id == id))
 
     def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskInstanceRecord:
-        """One task instance. Raises NotFound with the nearest name."""
+        """One task instance. Raises NotFound with the nearest name, or with the map indexes that there are."""
         run = self.get(dag_id, run_id)
         instances = self.task_instances(run.id)
         found = next((i for i in instances if (i.task_id, i.map_index) == (task_id, map_index)), None)
         if found is None:
-            hint = did_you_mean(task_id, [instance.task_id for instance in instances])
-            raise NotFound(f"The run {run_id!r} of the DAG {dag_id!r} has no task {task_id!r}.", hint=hint)
+            raise _no_such_instance(run, instances, task_id, map_index)
         return found
 
     def events(
@@ -310,7 +329,9 @@ class Runs:
 
     def _task_instances(self, query: Select[Any]) -> builtins.list[TaskInstanceRecord]:
         ordered = query.order_by(task_instance.c.id)
-        return self._database.read(lambda connection: [TaskInstanceRecord(*row) for row in connection.execute(ordered)])
+        return self._database.read(
+            lambda connection: in_task_order(TaskInstanceRecord(*row) for row in connection.execute(ordered))
+        )
 
 
 def _run_row(
@@ -340,21 +361,6 @@ def _run_row(
     }
 
 
-def _task_row(run: RunRecord, spec: DagSpec, task_id: str) -> dict[str, Any]:
-    task = spec.tasks[task_id]
-    return {
-        "dag_run_id": run.id,
-        "dag_id": run.dag_id,
-        "logical_date": run.logical_date,
-        "task_id": task_id,
-        "state": TaskState.NONE,
-        "max_tries": task.retries + 1,
-        "queue": task.queue,
-        "pool": task.pool,
-        "priority_weight": task.priority_weight,
-    }
-
-
 def _advance(
     connection: Connection, dag_id: str, through: datetime, following: tuple[datetime | None, datetime | None]
 ) -> None:
@@ -375,6 +381,24 @@ def _one_run(connection: Connection, dag_id: str, run_id: str) -> RunRecord:
     query = select(dag_run.c.run_id).where(dag_run.c.dag_id == dag_id).order_by(dag_run.c.id.desc()).limit(200)
     hint = did_you_mean(run_id, connection.execute(query).scalars().all())
     raise NotFound(f"The DAG {dag_id!r} has no run {run_id!r}.", hint=hint)
+
+
+def _no_such_instance(
+    run: RunRecord, instances: builtins.list[TaskInstanceRecord], task_id: str, map_index: int
+) -> NotFound:
+    where = f"the run {run.run_id!r} of the DAG {run.dag_id!r}"
+    indexes = [instance.map_index for instance in instances if instance.task_id == task_id]
+    if not indexes:
+        hint = did_you_mean(task_id, [instance.task_id for instance in instances])
+        return NotFound(f"{where[0].upper()}{where[1:]} has no task {task_id!r}.", hint=hint)
+    if indexes == [-1]:
+        return NotFound(
+            f"The task {task_id!r} of {where} has no instance {map_index}.",
+            hint="It is not mapped, or not expanded yet: leave the map index out.",
+        )
+    there = "only the instance 0" if len(indexes) == 1 else f"the instances 0 to {indexes[-1]}"
+    missing = "needs a map index" if map_index < 0 else f"has no instance {map_index}"
+    return NotFound(f"The task {task_id!r} of {where} is mapped and {missing}.", hint=f"There are {there}.")
 
 
 def _nested_counts(connection: Connection, query: Select[Any]) -> dict[Any, dict[str, int]]:

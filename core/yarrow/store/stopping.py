@@ -9,9 +9,11 @@ from sqlalchemy import Connection, bindparam, literal_column, select, update
 
 from yarrow.language.durations import format_duration
 from yarrow.states import AttemptState, TaskState
+from yarrow.store import asking, notifications
 from yarrow.store.database import Raced
 from yarrow.store.granting import is_unserved
 from yarrow.store.rows import AnyRow
+from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, dag_run, pool, task_instance
 from yarrow.store.transitions import (
     CHUNK,
@@ -22,6 +24,7 @@ from yarrow.store.transitions import (
     history_line,
     move_attempt,
     move_task,
+    touch_later_runs,
     touch_run,
 )
 
@@ -36,6 +39,8 @@ _COLUMNS = (
     task_instance.c.pool,
     task_instance.c.pool_slots,
     dag_run.c.run_id,
+    dag_run.c.version,
+    dag_run.c.logical_date,
     attempt.c.attempt_id,
     attempt.c.nonce,
     attempt.c.state.label("attempt_state"),
@@ -93,14 +98,22 @@ def postpone(connection: Connection, rows: Collection[AnyRow], queued_timeout: f
         connection.execute(_POSTPONE.values(wait_until=deadline), {"ids": chunk, "now": now})
 
 
-def give_up(queued_timeout: float, now: datetime, row: AnyRow, why: str, connection: Connection) -> bool:
+def give_up(specs: Specs, queued_timeout: float, now: datetime, row: AnyRow, why: str, connection: Connection) -> bool:
     """Fails a scheduled or queued task instance. Returns False when it has moved meanwhile."""
     reason = f"{why} It waited for {format_duration(queued_timeout)}."
-    return _fail(connection, row, reason=reason, who=SCHEDULER, at=now)
+    return _fail(specs, connection, row, reason=reason, who=SCHEDULER, at=now)
 
 
 def cancel(
-    connection: Connection, dag_run_id: int, task_id: str, map_index: int, *, who: str, reason: str, at: datetime
+    specs: Specs,
+    connection: Connection,
+    dag_run_id: int,
+    task_id: str,
+    map_index: int,
+    *,
+    who: str,
+    reason: str,
+    at: datetime,
 ) -> bool:
     """Stops a task instance. Returns whether there was anything to stop."""
     touch_run(connection, dag_run_id)
@@ -109,7 +122,7 @@ def cancel(
     if row is None or row.state.finished:
         return False
     if row.state != TaskState.RUNNING:
-        if not _fail(connection, row, reason=reason, who=who, at=at):
+        if not _fail(specs, connection, row, reason=reason, who=who, at=at):
             raise Raced
         return True
     if connection.execute(_CANCEL, {"subject_id": row.attempt_id, "cancel_reason": reason}).rowcount != 1:
@@ -129,7 +142,8 @@ def cancel(
     return True
 
 
-def _fail(connection: Connection, row: AnyRow, *, reason: str, who: str, at: datetime) -> bool:
+def _fail(specs: Specs, connection: Connection, row: AnyRow, *, reason: str, who: str, at: datetime) -> bool:
+    """Ends a task instance that does not run as failed, and its attempt, if one is open, as cancelled."""
     touch_run(connection, row.dag_run_id)
     subject = Subject(row.id, row.dag_id, row.run_id, row.task_id, row.map_index, row.attempt_id)
     moved = move_task(
@@ -143,8 +157,24 @@ def _fail(connection: Connection, row: AnyRow, *, reason: str, who: str, at: dat
         ended_at=at,
         wait_until=None,
     )
-    if moved and row.attempt_state == AttemptState.QUEUED:
-        states = (AttemptState.QUEUED, AttemptState.CANCELLED)
+    if not moved:
+        return False
+    if row.attempt_state in (AttemptState.QUEUED, AttemptState.DEFERRED):
+        states = (row.attempt_state, AttemptState.CANCELLED)
         if not move_attempt(connection, row.attempt_id, row.nonce, *states, {"ended_at": at, "reason": reason}):
             raise Raced
-    return moved
+    if row.state is TaskState.AWAITING_INPUT:
+        asking.close(connection, [row.id])
+    spec = specs.get(connection, row.dag_id, row.version)
+    touch_later_runs(connection, spec, row.dag_run_id, row.logical_date)
+    notifications.task_moved(
+        connection,
+        spec,
+        subject,
+        TaskState.FAILED,
+        at=at,
+        reason=reason,
+        dag_run_id=row.dag_run_id,
+        logical_date=row.logical_date,
+    )
+    return True

@@ -8,9 +8,15 @@ from sqlalchemy import text
 
 from yarrow.clock import Clock, utc_now
 from yarrow.store import schema
+from yarrow.store.approvals import Approvals
 from yarrow.store.attempts import Attempts
+from yarrow.store.cache import ResultCache
 from yarrow.store.catalog import Catalog
 from yarrow.store.database import Database
+from yarrow.store.datasets import Datasets
+from yarrow.store.deadlines import Deadlines
+from yarrow.store.history import History
+from yarrow.store.notifications import Notifications
 from yarrow.store.runs import Runs
 from yarrow.store.specs import Specs
 from yarrow.store.workers import Workers
@@ -25,8 +31,14 @@ class Store:
         self._database = database
         self.catalog = Catalog(database, specs)
         self.runs = Runs(database, specs)
+        self.datasets = Datasets(database, self.runs)
         self.attempts = Attempts(database, specs)
+        self.approvals = Approvals(database, specs)
         self.workers = Workers(database)
+        self.cache = ResultCache(database)
+        self.deadlines = Deadlines(database, specs)
+        self.notifications = Notifications(database)
+        self.history = History(database)
 
     @classmethod
     def open(cls, database_url: str, *, clock: Clock = utc_now, upgrade: bool = True) -> Self:

@@ -174,6 +174,7 @@ dag_run = Table(
     Index("ix_dag_run_queued", "dag_id", "logical_date", "id", **only("state = 'queued'")),
     Index("ix_dag_run_running", "dag_id", **only("state = 'running'")),
     Index("ix_dag_run_undecided", "id", **only("state = 'running' AND change_seq > decided_seq")),
+    Index("ix_dag_run_ended", "dag_id", "ended_at", **only("ended_at IS NOT NULL")),
     Index("ix_dag_run_waiting", "wait_until", **only("wait_until IS NOT NULL")),
 )
 
@@ -273,7 +274,7 @@ approval = Table(
     Column("default_answer", String(16)),  # approve or reject: what counts when nobody answers; None: it fails then
     Column("asked_at", Instant, nullable=False),
     Column("due_at", Instant),  # None: it waits for ever
-    Column("answer", String(16)),  # approve or reject; None: open
+    Column("answer", String(16)),  # approve or reject; closed: nobody gave one in time; None: open
     Column("answered_at", Instant),
     Column("answered_by", String(250)),
     Column("comment", Text),

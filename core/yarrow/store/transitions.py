@@ -12,8 +12,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, insert, update
+from sqlalchemy import Connection, Select, and_, bindparam, insert, literal_column, or_, select, update
 
+from yarrow.language.spec import DagSpec
 from yarrow.states import RUN_MOVES, TASK_MOVES, AttemptState, RunState, TaskState
 from yarrow.store.tables import attempt, dag_run, event, task_instance
 
@@ -60,6 +61,45 @@ _MOVE_ATTEMPT = update(attempt).where(
     attempt.c.nonce == bindparam("seen_nonce"),
 )
 _TOUCH_RUN = update(dag_run).where(dag_run.c.id == bindparam("subject_id")).values(change_seq=dag_run.c.change_seq + 1)
+_STOP = update(attempt).where(
+    attempt.c.attempt_id == bindparam("subject_id"),
+    attempt.c.state == AttemptState.RUNNING,
+    attempt.c.cancel_reason.is_(None),
+)
+_CANCEL_OPEN = (
+    update(attempt)
+    .where(
+        attempt.c.attempt_id.in_(
+            select(task_instance.c.attempt_id).where(task_instance.c.id.in_(bindparam("ids", expanding=True)))
+        ),
+        attempt.c.state.in_([AttemptState.QUEUED, AttemptState.DEFERRED]),
+    )
+    .values(
+        state=AttemptState.CANCELLED,
+        ended_at=bindparam("at"),
+        reason=bindparam("why"),
+        dispatch_deadline=None,
+    )
+)
+_TOUCH_RUNS = (
+    update(dag_run)
+    .where(dag_run.c.id.in_(bindparam("ids", expanding=True)))
+    .values(change_seq=dag_run.c.change_seq + 1)
+)
+_LATER_RUNS = (
+    select(dag_run.c.id)
+    .where(
+        dag_run.c.dag_id == bindparam("dag_id"),
+        dag_run.c.state == literal_column("'running'"),
+        or_(
+            dag_run.c.logical_date > bindparam("date"),
+            and_(dag_run.c.logical_date == bindparam("date"), dag_run.c.id > bindparam("run")),
+        ),
+    )
+    .order_by(dag_run.c.logical_date, dag_run.c.id)
+    .with_for_update()
+)
+_LATER_VERSIONS = _LATER_RUNS.where(dag_run.c.version != bindparam("version"))
 _APPEND = insert(event)
 _BLANK_LINE: Mapping[str, Any] = {column.name: None for column in event.c if column.name != "id"}
 
@@ -168,9 +208,66 @@ def move_attempt(
     return connection.execute(_MOVE_ATTEMPT, parameters).rowcount == 1
 
 
+def stop_running(
+    connection: Connection,
+    subjects: Sequence[Subject],
+    to_state: TaskState,
+    *,
+    at: datetime,
+    who: str,
+    reason: str | None,
+) -> list[Subject]:
+    """Has the workers of running task instances told to stop them; they end in `to_state` when that has happened.
+
+    Returns:
+        Those that still run, at that attempt, and have not been told before.
+    """
+    text = plain_text(reason) or f"Stopped by {who}."
+    told = [
+        subject
+        for subject in sorted(subjects, key=lambda subject: subject.attempt_id or "")
+        if connection.execute(
+            _STOP, {"subject_id": subject.attempt_id, "cancel_reason": text, "cancel_state": str(to_state)}
+        ).rowcount
+        == 1
+    ]
+    append(connection, [_stop_event(subject, at, who, text) for subject in told])
+    return told
+
+
+def cancel_open_attempts(connection: Connection, ids: Iterable[int], *, at: datetime, reason: str | None) -> None:
+    """Cancels the attempts, queued or put off, of task instances that have been moved to a finished state."""
+    for chunk in chunks(sorted(ids), CHUNK):
+        connection.execute(_CANCEL_OPEN, {"ids": chunk, "at": at, "why": plain_text(reason)})
+
+
 def touch_run(connection: Connection, id: int) -> None:
     """Counts that something happened to a task instance of the run, so that it is decided on again."""
     connection.execute(_TOUCH_RUN, {"subject_id": id})
+
+
+def touch_later_runs(connection: Connection, spec: DagSpec, id: int, logical_date: datetime) -> None:
+    """Has the later running runs of a DAG decided on again, because a task of this run has ended.
+
+    Only of a DAG whose tasks look at the run before theirs; for any other this costs nothing.
+    """
+    if spec.looks_back:
+        _touch(connection, _LATER_RUNS, {"dag_id": spec.dag_id, "run": id, "date": logical_date})
+
+
+def touch_later_versions(connection: Connection, dag_id: str, version: str, id: int, logical_date: datetime) -> None:
+    """Has the later running runs of other versions of a DAG decided on again, because this run has ended.
+
+    Their tasks may look at the run before, although no task of this version does.
+    """
+    parameters = {"dag_id": dag_id, "run": id, "date": logical_date, "version": version}
+    _touch(connection, _LATER_VERSIONS, parameters)
+
+
+def _touch(connection: Connection, query: Select[tuple[int]], parameters: Mapping[str, Any]) -> None:
+    # Each transaction locks its own run first and then later ones, all in this order: no two wait for each other.
+    for chunk in chunks(connection.execute(query, parameters).scalars().all(), CHUNK):
+        connection.execute(_TOUCH_RUNS, {"ids": chunk})
 
 
 def append(connection: Connection, events: Sequence[Mapping[str, Any]]) -> None:
@@ -211,6 +308,20 @@ def run_event(
         run_id=run_id,
         from_state=from_state,
         to_state=to_state,
+        reason=reason,
+    )
+
+
+def _stop_event(subject: Subject, at: datetime, who: str, reason: str) -> dict[str, Any]:
+    return history_line(
+        "task.cancel",
+        at=at,
+        who=who,
+        dag_id=subject.dag_id,
+        run_id=subject.run_id,
+        task_id=subject.task_id,
+        map_index=subject.map_index,
+        attempt_id=subject.attempt_id,
         reason=reason,
     )
 

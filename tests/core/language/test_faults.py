@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from yarrow.language import codes
+from yarrow.language.deployment import Known
 from yarrow.language.faults import MAX_FAULTS
 from yarrow.language.loader import LoadResult, load_text
-from yarrow.language.prove import Known
 
 Load = Callable[[str], LoadResult]
 
@@ -154,7 +154,6 @@ CASES = [
         32,
         "not available in this version",
     ),
-    case("datasets", "schedule: {datasets: [a]}\n", codes.NOT_AVAILABLE, 1, 12, "(`datasets`) are not available"),
     case(
         "start date in default_args",
         "default_args: {start_date: 2024-01-01}\n",

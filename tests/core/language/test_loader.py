@@ -13,9 +13,9 @@ import pytest
 
 from yarrow import Context, Operator, registry
 from yarrow.language import codes
+from yarrow.language.deployment import Known
 from yarrow.language.lint import lint_paths
 from yarrow.language.loader import LoadResult, load_file, load_text
-from yarrow.language.prove import Known
 from yarrow.language.spec import DagSpec, ScheduleSpec
 from yarrow.operator import ArgumentPath
 
@@ -321,7 +321,7 @@ def test_the_version_is_that_of_the_meaning(load: Load) -> None:
 
 def test_unknown_queue_and_pool_are_warnings() -> None:
     text = "default_args: {pool: gpu}\ntasks:\n  a: {operator: nothing, queue: infrence}\n"
-    result = load_text(text, "a.yaml", known=Known(queues=["default", "inference"], pools=["default_pool"]))
+    result = load_text(text, "a.yaml", known=Known(queues=["default", "inference"], pools={"default_pool": 128}))
     assert result.spec is not None
     assert [(fault.code, fault.line, fault.column, fault.severity) for fault in result.faults] == [
         (codes.UNKNOWN_POOL, 3, 3, "warning"),

@@ -10,13 +10,14 @@ from jsonschema import Draft202012Validator
 
 from yarrow.jsontypes import Json
 from yarrow.language.faults import Fault
+from yarrow.language.files import dag_files
 from yarrow.language.loader import load_file, load_text
 from yarrow.language.nodes import Node, data
 from yarrow.language.reader import read
 from yarrow.language.schema import dag_schema
 from yarrow.language.source import Source
 
-EXAMPLES = sorted(Path(__file__).parents[3].glob("dags/*.yaml"))
+EXAMPLES = dag_files(Path(__file__).parents[3] / "dags", [])
 
 GOOD = [
     "tasks: {a: {operator: nothing}}",
@@ -24,6 +25,11 @@ GOOD = [
     "schedule: {cron: 0 0 * * *}\ndst: {gap: skip}\ntasks: {a: {operator: nothing}}",
     "schedule: '@Daily'\ntimezone: US/Eastern\ntasks: {a: {operator: nothing, execution_timeout: 0.5s}}",
     "schedule: ' */5 0-3,22-2/2 * jan,Feb MON-5 '\ntasks: {a: {operator: nothing}}",
+    "schedule: 0 0 L,15 * 5#3,MONL\ntasks: {a: {operator: nothing}}",
+    "schedule: '@continuous'\ntasks: {a: {operator: nothing}}",
+    "schedule: [0 6 * * 1-5, 0 10 * * 6]\ntasks: {a: {operator: nothing}}",
+    "schedule: {cron: ['@daily', '@hourly'], semantics: trigger}\ntasks: {a: {operator: nothing}}",
+    "schedule: {datasets: ['a/b:c.d-e'], mode: any}\ntasks: {a: {operator: nothing}}",
     "schedule: '@once'\nstart_date: 2024-01-01\ntasks: {a: {operator: nothing}}",
     "schedule: null\ntasks: {a: {operator: shell, with: {command: '{{ ds }}'}}}",
     "tasks: {g: {depends_on: [b], tasks: {h: {tasks: {a: {operator: nothing}}}}}, b: {operator: nothing}}",
@@ -65,7 +71,13 @@ BAD = [
     "schedule: '@reboot'\ntasks: {a: {operator: nothing}}",
     "schedule: {cron: 'R * * * *'}\ntasks: {a: {operator: nothing}}",
     "timezone: Europe/Londn\ntasks: {a: {operator: nothing}}",
-    "schedule: {datasets: [a]}\ntasks: {a: {operator: nothing}}",
+    "schedule: {datasets: []}\ntasks: {a: {operator: nothing}}",
+    "schedule: {datasets: [-a]}\ntasks: {a: {operator: nothing}}",
+    "schedule: {datasets: [a], mode: some}\ntasks: {a: {operator: nothing}}",
+    "schedule: {datasets: [a], every: 5m}\ntasks: {a: {operator: nothing}}",
+    "schedule: []\ntasks: {a: {operator: nothing}}",
+    "schedule: ['@daily', 61 * * * *]\ntasks: {a: {operator: nothing}}",
+    "schedule: 0 0 * L *\ntasks: {a: {operator: nothing}}",
     "schedule: {cron: '@daily', every: 5m}\ntasks: {a: {operator: nothing}}",
     "schedule: 5\ntasks: {a: {operator: nothing}}",
     "catchup: yes\ntasks: {a: {operator: nothing}}",

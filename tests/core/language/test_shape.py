@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 import pytest
 from jsonschema import Draft202012Validator
 
-from yarrow import Context, Operator, param
+from yarrow import Context, Duration, Operator, param
 from yarrow.errors import BrokenOperator, TemplateError
 from yarrow.jsontypes import Json, JsonObject
-from yarrow.language.annotations import DurationText, shape_of
+from yarrow.language.annotations import shape_of
 from yarrow.language.loader import LoadResult
 from yarrow.language.parameters import parameters, render_arguments
 
@@ -70,7 +70,7 @@ class Everything(Operator):
     inner: Inner | None = param(default=None, doc="x")
     steps: list[Clip | Drop | str] = param(default=[], doc="x")
     loose: Loose | None = param(default=None, doc="x")
-    wait: DurationText = param(default="5s", doc="x")
+    wait: Duration = param(default="5s", doc="x")
     raw: str = param(default="", template=False, doc="x")
     condition: bool = param(default=False, expression=True, doc="x")
     conn_id: str | None = param(default=None, doc="x")

@@ -1,13 +1,13 @@
 """A stage for the store's tests: a DAG, its runs, and the hands that move them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from yarrow.decide import Decisions, RunDecision, TaskDecision
+from yarrow.decisions import Decisions, Expansion, RunDecision, TaskDecision
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import RunState, TaskState
@@ -50,12 +50,28 @@ class Stage:
             self.store.runs.start_due()
         return self.store.runs.by_id(record.id)
 
-    def decide(self, run: RunRecord, *moves: Any, end: RunState | None = None, wait_until: Any = None) -> bool:
-        """Applies moves (task_id, from, to[, reason]) and perhaps the end of the run on its present state."""
+    def decide(
+        self,
+        run: RunRecord,
+        *moves: Any,
+        end: RunState | None = None,
+        wait_until: Any = None,
+        expand: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Applies moves (task_id, from, to[, reason]) and perhaps the end of the run on its present state.
+
+        Args:
+            expand: Mapped tasks, and how many instances they become; `map.n` is the index.
+        """
         snapshot = self.store.runs.snapshot(run.id)
         assert snapshot is not None
         run_move = None if end is None else RunDecision(RunState.RUNNING, end)
-        decisions = Decisions(tuple(TaskDecision(*move) for move in moves), run_move, wait_until)
+        tasks = tuple(move if isinstance(move, TaskDecision) else TaskDecision(*move) for move in moves)
+        expansions = tuple(
+            Expansion(task_id, tuple({"n": index} for index in range(count)))
+            for task_id, count in (expand or {}).items()
+        )
+        decisions = Decisions(tasks, run_move, wait_until, expansions)
         return self.store.runs.apply(run.id, decisions, snapshot.record.change_seq)
 
     def schedule(self, run: RunRecord, *task_ids: str) -> None:
@@ -95,8 +111,9 @@ class Stage:
         heartbeat = Heartbeat(worker, "host", 7, **{**settings, **fields})
         return self.store.attempts.heartbeat(heartbeat, lease)
 
-    def instance(self, run: RunRecord, task_id: str = "a") -> TaskInstanceRecord:
-        return next(one for one in self.store.runs.task_instances(run.id) if one.task_id == task_id)
+    def instance(self, run: RunRecord, task_id: str = "a", map_index: int = -1) -> TaskInstanceRecord:
+        instances = self.store.runs.task_instances(run.id)
+        return next(one for one in instances if (one.task_id, one.map_index) == (task_id, map_index))
 
     def states(self, run: RunRecord) -> dict[str, TaskState]:
         return {one.task_id: one.state for one in self.store.runs.task_instances(run.id)}

@@ -1,11 +1,11 @@
 """Many at once on PostgreSQL: schedulers, workers and people, and nobody sees an error."""
 
 import random
-from threading import Thread
 from typing import Any
 
 import pytest
 from sqlalchemy import text
+from together import together
 
 from yarrow.decide import Decisions, TaskDecision
 from yarrow.errors import Refused
@@ -13,24 +13,6 @@ from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import TaskState
 from yarrow.store import Store
 from yarrow.store.database import Database
-
-
-def together(*works: Any) -> list[Exception]:
-    """Runs the works in threads and returns what they raised."""
-    errors: list[Exception] = []
-
-    def guarded(work: Any) -> None:
-        try:
-            work()
-        except Exception as error:  # noqa: BLE001 -- shown by the assertion
-            errors.append(error)
-
-    threads = [Thread(target=guarded, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    return errors
 
 
 def schedule_until_done(store: Store, run_id: int) -> None:

@@ -169,3 +169,10 @@ def upgrade() -> None:
     op.add_column("task_instance", sa.Column("max_per_run", sa.Integer()))
     op.add_column("task_instance", sa.Column("map_value", sa.JSON()))
     op.add_column("task_instance", sa.Column("cached", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.create_index(
+        "ix_dag_run_ended",
+        "dag_run",
+        ["dag_id", "ended_at"],
+        sqlite_where=sa.text("ended_at IS NOT NULL"),
+        postgresql_where=sa.text("ended_at IS NOT NULL"),
+    )

@@ -1,0 +1,61 @@
+"""Tells how a run ends whose tasks have all ended, in words too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from yarrow.decisions import RunDecision
+from yarrow.language.spec import DagSpec
+from yarrow.mapping import Instance
+from yarrow.standing import Standing
+from yarrow.states import FAILED_TASK_STATES, RunState, TaskState
+
+_NAMED = 5
+"""How many task instances a sentence names."""
+
+
+def failed_run(reason: str) -> RunDecision:
+    return RunDecision(RunState.RUNNING, RunState.FAILED, reason)
+
+
+def end_of_run(spec: DagSpec, standing: Standing) -> RunDecision:
+    """Returns the end of a run by the states of its last tasks, or of all of them where `run_state` says so."""
+    if standing.present().isdisjoint(FAILED_TASK_STATES):
+        return RunDecision(RunState.RUNNING, RunState.SUCCESS)
+    failed = failures(spec, standing)
+    if failed and spec.fail_fast:
+        return failed_run(fail_fast_reason(failed))
+    deciding = counting_tasks(spec) if spec.run_state == "all_tasks" else spec.effective_leaves
+    broken = standing.those(FAILED_TASK_STATES, deciding)
+    if not broken:
+        return RunDecision(RunState.RUNNING, RunState.SUCCESS)
+    failed = failed or standing.those((TaskState.FAILED,), deciding)
+    return failed_run(sentence(failed, "failed") if failed else sentence(broken, "could not run"))
+
+
+def counting_tasks(spec: DagSpec) -> Sequence[str]:
+    return [task_id for task_id, task in spec.tasks.items() if task.failure_counts]
+
+
+def failures(spec: DagSpec, standing: Standing) -> list[Instance]:
+    """The instances that failed, without those of teardowns whose failure does not count."""
+    return standing.those((TaskState.FAILED,), counting_tasks(spec))
+
+
+def fail_fast_reason(failed: Sequence[Instance]) -> str:
+    return f"fail_fast: {sentence(failed, 'failed')}"
+
+
+def sentence(instances: Sequence[Instance], verb: str) -> str:
+    """A sentence about one or several task instances: "tasks `a`, `b[2]` and 3 more failed"."""
+    named = [label(instance) for instance in instances[:_NAMED]]
+    if len(instances) > _NAMED:
+        named.append(f"{len(instances) - _NAMED} more")
+    *others, last = named
+    return f"tasks {', '.join(others)} and {last} {verb}" if others else f"task {last} {verb}"
+
+
+def label(instance: Instance) -> str:
+    """A task instance as people read it: `a`, or `a[2]` of a mapped task."""
+    task_id, map_index = instance
+    return f"`{task_id}`" if map_index < 0 else f"`{task_id}[{map_index}]`"
