@@ -353,11 +353,11 @@ def _unreadable(item: str, form: _Field) -> str:
 
 def _simplify_days(cron: Cron, expr: str) -> Cron:
     """Drops what can't matter from the two kinds of day. Raises ValueError when no date is left."""
-    if cron.days is None:
-        return cron
-    if cron.weekdays is not None and (len(cron.days) == 31 or len(cron.weekdays) == 7):
+    if len(cron.days or ()) == 31 or len(cron.weekdays or ()) == 7:
         return replace(cron, days=None, weekdays=None, last_day=False, nth_weekdays=frozenset())
-    if cron.last_day or min(cron.days) <= max(_LONGEST_MONTHS[month] for month in cron.months):
+    if cron.days is None or cron.last_day:
+        return cron
+    if min(cron.days) <= max(_LONGEST_MONTHS[month] for month in cron.months):
         return cron
     if cron.weekdays is not None:
         return replace(cron, days=None)

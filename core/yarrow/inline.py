@@ -32,7 +32,7 @@ from yarrow.params import run_params
 from yarrow.protocol import Assignment, Report
 from yarrow.secrets import masker_for
 from yarrow.states import AttemptState, RunState, TaskState, summary_of
-from yarrow.timetable import Interval, Timetable, run_by_hand
+from yarrow.timetable import trial_run
 from yarrow.verdict import verdict
 
 _INTERRUPTIONS = 3
@@ -169,7 +169,7 @@ class _Run:
         self._downstream = downstream or spec.downstream
         self._given = dict(xcoms or {})
         self._skipped_time = timedelta(0)
-        interval = _interval(spec, logical_date, self._now())
+        interval = trial_run(spec, logical_date, self._now())
         self._view = RunView(
             dag_id=spec.dag_id,
             run_id=f"inline__{interval.logical_date.isoformat()}",
@@ -416,15 +416,6 @@ class _Run:
             log=tuple(line for result in instances for line in result.log),
             instances=tuple(instances),
         )
-
-
-def _interval(spec: DagSpec, logical_date: datetime | None, now: datetime) -> Interval:
-    """The data interval of a logical date, as a run started by hand would have it; else the newest complete one."""
-    if logical_date is not None:
-        return run_by_hand(spec.schedule, spec.start_date, spec.end_date, logical_date)
-    if spec.schedule is None or spec.start_date is None:
-        return Interval.exact(now)
-    return Timetable.of(spec.schedule, spec.start_date, spec.end_date).latest_due(now, None) or Interval.exact(now)
 
 
 @dataclass(frozen=True, slots=True)

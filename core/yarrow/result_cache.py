@@ -33,7 +33,8 @@ def result_key(
     Raises:
         Exception: The operator can't tell its inputs.
     """
-    wanted: Any = own_key
+    # A key that forgets `map` must not give one task instance the result of another.
+    wanted: Any = [own_key, _by_digest(assignment.map_value)]
     if own_key is None:
         places = {name: _place(name, uri) for name, uri in assignment.connections.items()}
         wanted = {"parameters": _by_digest(dict(rendered)), "connections": places}

@@ -119,7 +119,7 @@ def _time_words(cron: Cron) -> str:
         return f"at {join_words([f'{hour:02}:{minute:02}' for hour in hours for minute in minutes])}"
     step = _step(minutes, 60)
     if cron.every_hour:
-        if step:
+        if step and minutes[0] == 0:
             return "every minute" if step == 1 else f"every {step} minutes"
         if minutes == (0,):
             return "every hour"
@@ -132,7 +132,7 @@ def _time_words(cron: Cron) -> str:
     if len(minutes) == 1 and (step := _step(hours, 24)):
         return f"every {step} hours from {hours[0]:02}:{minutes[0]:02} on"
     every = f"every {step} minutes" if step > 1 else "every minute"
-    start = f"{every} in" if step else f"{_minute_words(minutes)} past"
+    start = f"{every} in" if step and minutes[0] == 0 else f"{_minute_words(minutes)} past"
     return f"{start} the hours {join_words([f'{hour:02}' for hour in hours])}"
 
 

@@ -17,7 +17,7 @@ from yarrow.outcomes import NOBODY, Outcome, checked_answers, checked_outcomes, 
 from yarrow.params import run_params
 from yarrow.protocol import Report
 from yarrow.states import AttemptState, RunState, TaskState, summary_of
-from yarrow.timetable import Interval, Timetable, run_by_hand
+from yarrow.timetable import trial_run
 from yarrow.unknowns import Assumed, assume, decisive_xcoms, given_xcoms, xcoms_of
 from yarrow.verdict import verdict
 
@@ -100,7 +100,7 @@ def simulate(
     told = checked_answers(spec, checked, answers or {})
     checked_xcoms(spec, xcoms or {})
     started_at = (now or utc_now()).astimezone(UTC)
-    interval = _interval(spec, logical_date, started_at)
+    interval = trial_run(spec, logical_date, started_at)
     view = RunView(
         dag_id=spec.dag_id,
         run_id=f"simulated__{interval.logical_date.isoformat()}",
@@ -112,14 +112,6 @@ def simulate(
         started_at=started_at,
     )
     return _Run(_with_work(spec, checked), view, checked, told, xcoms or {}, order, past).to_the_end()
-
-
-def _interval(spec: DagSpec, logical_date: datetime | None, now: datetime) -> Interval:
-    if logical_date is not None:
-        return run_by_hand(spec.schedule, spec.start_date, spec.end_date, logical_date)
-    if spec.schedule is None or spec.start_date is None or spec.schedule.datasets:
-        return Interval.exact(now)
-    return Timetable.of(spec.schedule, spec.start_date, spec.end_date).latest_due(now, None) or Interval.exact(now)
 
 
 def _with_work(spec: DagSpec, outcomes: Mapping[Instance, Outcome]) -> DagSpec:

@@ -10,7 +10,7 @@ from itertools import islice, takewhile
 from yarrow.cron import is_continuous, is_once, parse_cron
 from yarrow.dst import Policy
 from yarrow.fires import FIRST, LAST, TICK, CronFires, Fires, fires_of
-from yarrow.language.spec import ScheduleSpec
+from yarrow.language.spec import DagSpec, ScheduleSpec
 from yarrow.zones import load_zone
 
 SEMANTICS = ("interval", "trigger")
@@ -221,6 +221,15 @@ def run_by_hand(
     if schedule is None or (is_once(schedule.cron) and start is None):
         return Interval.exact(_instant(logical_date, "logical date"))
     return Timetable.of(schedule, start or NO_START, end).by_hand(logical_date)
+
+
+def trial_run(spec: DagSpec, logical_date: datetime | None, now: datetime) -> Interval:
+    """The run of a DAG that is tried out: of a logical date as `run_by_hand`, else the newest complete one, or now."""
+    if logical_date is not None:
+        return run_by_hand(spec.schedule, spec.start_date, spec.end_date, logical_date)
+    if spec.schedule is None or spec.schedule.datasets or spec.start_date is None:
+        return Interval.exact(now)
+    return Timetable.of(spec.schedule, spec.start_date, spec.end_date).latest_due(now, None) or Interval.exact(now)
 
 
 def _instant(moment: datetime, what: str) -> datetime:

@@ -1,4 +1,4 @@
-"""Signed tokens: an attempt token is good for one dispatch of one attempt, a worker token for heartbeats.
+"""Signed tokens: for one dispatch of one attempt, for the heartbeats of workers, and for people who use the API.
 
 A token is `<kind>.<attempt id>.<nonce>.<HMAC-SHA256>`, all URL-safe. It does not expire by the clock: the nonce is
 compared with the attempt's row, so it ends when the attempt does, however long the task takes.
@@ -59,6 +59,11 @@ def worker_token(key: bytes) -> str:
     return _sign(key, "w1.worker.0")
 
 
+def api_token(key: bytes) -> str:
+    """The token of people and programs that use the API."""
+    return _sign(key, "p1.api.0")
+
+
 def read_attempt_token(key: bytes, token: str) -> tuple[str, str]:
     """Returns (attempt id, nonce). Raises InvalidToken."""
     body = _verify(key, token)
@@ -72,6 +77,12 @@ def check_worker_token(key: bytes, token: str) -> None:
     """Raises InvalidToken unless it is a worker token."""
     if not _verify(key, token).startswith("w1."):
         raise InvalidToken("This is not a worker token.")
+
+
+def check_api_token(key: bytes, token: str) -> None:
+    """Raises InvalidToken unless it is a token of the API."""
+    if not _verify(key, token).startswith("p1."):
+        raise InvalidToken("This is not a token of the API.")
 
 
 def _sign(key: bytes, body: str) -> str:

@@ -128,7 +128,7 @@ def _continuous(spec: DagSpec, progress: Progress, now: datetime) -> Interval | 
         start = spec.start_date or progress.created_at
     else:
         start = max(progress.covered_until or through, through + TICK)
-    if spec.end_date is not None and max(start, now) >= spec.end_date:
+    if spec.end_date is not None and (start >= spec.end_date or now > spec.end_date):
         return None
     return Interval.between(start, max(now, start + TICK))
 

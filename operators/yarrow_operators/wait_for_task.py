@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypedDict
+from zoneinfo import ZoneInfo
 
 from yarrow import Context, Duration, Fail, NotYet, Sensor, Skip, param
 from yarrow.language.durations import parse_duration
@@ -32,7 +33,8 @@ class WaitForTask(Sensor):
     )
     offset: Duration | None = param(
         default=None,
-        doc="How much earlier than its own the logical date of the other run is.",
+        doc="How much earlier than its own the logical date of the other run is. Whole days are counted by the "
+        "calendar of the DAG's time zone.",
         template=False,
         examples=("1d",),
     )
@@ -84,4 +86,7 @@ class WaitForTask(Sensor):
     def _date(self, context: Context) -> datetime:
         if self.logical_date is not None:
             return read_moment(self.logical_date, context.timezone, "logical_date")
-        return context.logical_date - timedelta(seconds=parse_duration(self.offset) if self.offset else 0)
+        days, seconds = divmod(parse_duration(self.offset) if self.offset else 0.0, 86400)
+        # Days by the calendar: the run before that of a day on which the clocks change is not 24 hours away.
+        local = context.logical_date.astimezone(ZoneInfo(context.timezone)) - timedelta(days=days)
+        return local.astimezone(UTC) - timedelta(seconds=seconds)

@@ -11,6 +11,7 @@ from yarrow.errors import StoreError
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
 from yarrow.store import Store
+from yarrow.store.deadlines import run_id_of
 from yarrow.store.records import DagRecord
 from yarrow.timetable import Interval, Timetable
 from yarrow.upcoming import Progress, cut_catchup, timetable_of, upcoming
@@ -178,7 +179,8 @@ def _due(spec: DagSpec, timetable: Timetable, dag: DagRecord, now: datetime) -> 
     if date is None or (dag.scheduled_through is not None and date <= dag.scheduled_through):
         return None
     if _is_continuous(spec):
-        return Interval.between(date, now) if date < now else None
+        over = spec.end_date is not None and now > spec.end_date
+        return Interval.between(date, now) if date < now and not over else None
     awaited = timetable.at(date)
     if not spec.catchup:
         latest = timetable.latest_due(now, dag.scheduled_through)
@@ -202,8 +204,3 @@ def _is_continuous(spec: DagSpec) -> bool:
 
 def _waits_for_datasets(spec: DagSpec) -> bool:
     return spec.schedule is not None and bool(spec.schedule.datasets)
-
-
-def run_id_of(logical_date: datetime) -> str:
-    """The run_id of a scheduled run."""
-    return f"scheduled__{logical_date.isoformat()}"

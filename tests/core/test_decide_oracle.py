@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from run_oracle import End, Instance
 from small_dags import RULES, Case, Maker, bare_dag, bare_task
-
 from yarrow.language.spec import DagSpec, TaskSpec
 
 ENDS = (End("success"), End("failed"), End("skipped"))
@@ -119,9 +119,10 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_outcome_of_small_dags_under_every_rule(shape: str) -> None:
-    for rule, other in itertools.product(RULES, ("all_success", "all_done")):
+def test_every_outcome_of_small_dags_under_every_rule(shape: str, rule: str) -> None:
+    for other in ("all_success", "all_done"):
         spec = SHAPES[shape](rule, other)
         for ends, order in zip(ends_of(spec), orders_of(spec), strict=False):
             assert_agrees(Case(spec, ends, order))
@@ -182,13 +183,13 @@ WORK = {
 def test_every_outcome_of_setups_and_teardowns(name: str, run_state: str, fail_fast: bool) -> None:
     spec = bare_dag(*WORK[name], run_state=run_state, fail_fast=fail_fast)
     for ends in ends_of(spec):
-        for order in itertools.islice(orders_of(spec), 6):
+        for order in itertools.islice(orders_of(spec), 3):
             assert_agrees(Case(spec, ends, order))
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_every_outcome_of_dags_of_four_tasks_made_by_chance(seed: int) -> None:
-    for number in range(25):
+    for number in range(20):
         made = Maker(random.Random(1000 * seed + number), most_tasks=4, mapped=False, groups=False).case()
         for ends, order in itertools.islice(zip(ends_of(made.spec), orders_of(made.spec), strict=False), 300):
             assert_agrees(Case(made.spec, ends, order, made.whens))
@@ -205,7 +206,7 @@ def test_every_outcome_of_a_mapped_task_under_every_rule(size: int, rule: str) -
             assert_agrees(Case(spec, ends, order, sizes={"m": size}))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(rng=st.randoms(use_true_random=False))
 def test_dags_of_eight_tasks_made_by_chance(rng: random.Random) -> None:
     assert_agrees(Maker(rng).case())

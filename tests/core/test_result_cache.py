@@ -94,6 +94,13 @@ def test_a_key_of_the_author_takes_the_place_of_the_parameters() -> None:
     assert key("x", own="x") != key("x")
 
 
+def test_mapped_task_instances_do_not_share_a_key() -> None:
+    def mapped(**value: Json) -> str:
+        return key(own="2026-01-01", of=replace(ASSIGNMENT, map_value=value, map_index=len(value)))
+
+    assert mapped(day="mon") == mapped(day="mon") != mapped(day="tue")
+
+
 def test_what_the_operator_reads_and_its_code_count() -> None:
     assert key(operator=Reading(content="1")) != key(operator=Reading(content="2"))
     assert key(operator=Reading(content="1")) != key()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, ClassVar, cast
 
 import pytest
 
-from yarrow import Context, Fail, NotYet, Reschedule, Sensor, param
+from yarrow import Context, Fail, NotYet, Reschedule, Sensor, param, sensor
 from yarrow.language.parameters import parameters
 from yarrow.registry import register
 from yarrow.states import TaskState
@@ -136,3 +139,16 @@ def test_an_error_in_a_look_is_a_failure_as_any_other() -> None:
     Probe.answers = [None, ConnectionError("away"), None, {"rows": 3}]
     task = run_dag(DAG.format(fields="retries: 1", timeout="1h")).tasks["wait"]
     assert (task.state, task.tries) == (TaskState.SUCCESS, 2)
+
+
+def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = textwrap.dedent((sensor.__doc__ or "").partition("::\n\n")[2])
+    module = ModuleType("example_of_a_sensor")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(text, module.__name__, "exec", dont_inherit=True), vars(module))
+    with register("wait_for_flag", module.WaitForFlag):
+        dag = f"tasks:\n  t:\n    operator: wait_for_flag\n    with: {{path: {tmp_path / 'flag'}, timeout: 1m}}\n"
+        result = run_dag(dag)
+        assert result.tasks["t"].reason == f"Waited for 1m in vain. `{tmp_path / 'flag'}` is not there."
+        (tmp_path / "flag").touch()
+        assert run_dag(dag).tasks["t"].xcom == {"path": str(tmp_path / "flag")}

@@ -196,7 +196,12 @@ def test_the_newest_due_run_just_after_a_gap(policy: dict[str, str], now: dateti
         ({"every": 0.5}, "between one second and ten years"),
         ({"every": float("nan")}, "between one second and ten years"),
         ({"every": 1e12}, "between one second and ten years"),
-        ({}, "either `cron` or `every`"),
+        ({}, "either `cron` or `every` or `datasets`"),
+        ({"cron": ()}, "either `cron` or `every` or `datasets`"),
+        ({"every": 60.0, "datasets": ("a",)}, "either `cron` or `every` or `datasets`"),
+        ({"datasets": ("a",), "mode": "some"}, "`mode` is all or any"),
+        ({"cron": tuple(f"{minute} 0 * * *" for minute in range(60)) * 2}, "at most 100 cron expressions"),
+        ({"cron": ("@daily", "@once")}, "stands alone"),
         ({"cron": "@daily", "every": 60.0}, "either `cron` or `every`"),
     ],
 )
@@ -260,3 +265,67 @@ def test_a_preview_from_a_moment_on_shows_what_starts_later() -> None:
     (row,) = preview(schedule, utc(2020, 1, 1), None, utc(2019, 1, 1), 1)
     assert row.interval.logical_date == utc(2020, 1, 1)
     assert preview(schedule, utc(2020, 1, 1), utc(2020, 1, 5), utc(2026, 1, 1), 1) == []
+
+
+# Several expressions, and schedules that no time decides.
+
+
+def test_several_expressions_fire_in_turn_and_once_an_instant() -> None:
+    both = timetable(utc(2026, 1, 2), cron=("0 6 * * *", "0 6,18 * * 1-5", "0 6 L * *"), semantics="trigger")
+    found = [run.logical_date for run in both.intervals(None, 6)]
+    assert found == [
+        utc(2026, 1, 2, 6),
+        utc(2026, 1, 2, 18),
+        utc(2026, 1, 3, 6),
+        utc(2026, 1, 4, 6),
+        utc(2026, 1, 5, 6),
+        utc(2026, 1, 5, 18),
+    ]
+    covering = timetable(utc(2026, 1, 2), cron=("0 6 * * *", "0 18 * * 1-5"))
+    assert covering.intervals(None, 2) == [
+        Interval.between(utc(2026, 1, 2, 6), utc(2026, 1, 2, 18)),
+        Interval.between(utc(2026, 1, 2, 18), utc(2026, 1, 3, 6)),
+    ]
+
+
+@pytest.mark.parametrize("schedule", [{"datasets": ("a",)}, {"cron": "@continuous"}])
+def test_a_schedule_that_no_time_decides_has_no_runs_in_advance(schedule: dict[str, Any]) -> None:
+    nothing = timetable(utc(2026, 1, 1), **schedule)
+    assert nothing.intervals(None, 3) == []
+    assert nothing.latest_due(utc(2030, 1, 1), None) is None
+    assert nothing.by_hand(utc(2026, 1, 1, 7)) == Interval.exact(utc(2026, 1, 1, 7))
+
+
+@settings(max_examples=60, deadline=None)
+@given(schedules, moments, moments, st.none() | moments, st.integers(1, 6))
+def test_the_newest_runs_that_are_due_are_the_last_of_all(
+    schedule: ScheduleSpec, start: datetime, now: datetime, end: datetime | None, count: int
+) -> None:
+    table = Timetable.of(schedule, start, end)
+    due = list(itertools.takewhile(lambda run: run.run_after <= now, table.intervals(None, 3000)))
+    expected = due[-count].logical_date if len(due) >= count else None
+    assert table.newest_due(now, count) == expected
+    if expected is not None:
+        assert table.at(expected) == due[-count]
+        assert table.count(expected, due[-1].logical_date, 3000) == count
+
+
+def test_counting_ends_early_unless_the_rhythm_is_steady() -> None:
+    first, last = utc(2001, 1, 1), utc(2025, 12, 31)
+    assert timetable(first, cron="* * * * *").count(first, last, 50) == 51
+    assert timetable(first, every=60.0).count(first, last, 50) == (last - first) / timedelta(minutes=1) + 1
+    assert timetable(first, every=60.0).count(utc(2000, 1, 1), utc(2000, 1, 2), 50) == 0
+
+
+def test_a_run_that_follows_on_another_schedule() -> None:
+    daily = timetable(utc(2026, 1, 1), cron="@daily")
+    assert daily.continued(utc(2026, 1, 5, 4), utc(2026, 1, 5, 5)) == Interval.between(
+        utc(2026, 1, 5, 5), utc(2026, 1, 6)
+    )
+    assert daily.continued(utc(2026, 1, 5), utc(2026, 1, 6)) == Interval.between(utc(2026, 1, 6), utc(2026, 1, 7))
+    assert daily.continued(utc(2026, 1, 5), utc(2026, 1, 5)) == Interval.between(utc(2026, 1, 6), utc(2026, 1, 7))
+    assert daily.continued(utc(2025, 1, 5), utc(2025, 1, 6)) == Interval.between(utc(2026, 1, 1), utc(2026, 1, 2))
+    moments = timetable(utc(2026, 1, 1), cron="@daily", semantics="trigger")
+    assert moments.continued(utc(2026, 1, 5), utc(2026, 1, 6)) == Interval.exact(utc(2026, 1, 7))
+    over = timetable(utc(2026, 1, 1), utc(2026, 1, 4), cron="@daily")
+    assert over.continued(utc(2026, 1, 5, 4), utc(2026, 1, 5, 5)) is None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from yarrow.language import grammar
 from yarrow.states import TaskState
-from yarrow.trigger_rules import TRIGGER_RULES, Counts, Verdict, judge
+from yarrow.trigger_rules import TEARDOWN_RULE, TRIGGER_RULES, Counts, Verdict, judge
 
 STATES = {
     "S": TaskState.SUCCESS,
@@ -109,3 +111,61 @@ def test_no_rule_waits_for_ever(rule: str) -> None:
 
 def test_there_are_twelve_rules() -> None:
     assert len(TRIGGER_RULES) == 12
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("all_success", {"SR": RUN, "RR": RUN, ".R": WAIT, "FR": UPF, "kR": SKIP}),
+        ("all_failed", {"FR": RUN, ".R": WAIT, "SR": SKIP}),
+        ("none_failed", {"SR": RUN, "kR": RUN, ".R": WAIT, "FR": UPF}),
+        ("none_failed_min_one_success", {"SR": RUN, "kR": RUN, "kk": SKIP, ".R": WAIT}),
+        ("all_skipped", {"kR": WAIT, "kk": RUN}),
+        ("all_done", {"SR": RUN, ".R": WAIT}),
+    ],
+)
+def test_a_mapped_task_instance_does_not_wait_for_removed_ones(rule: str, expected: dict[str, Verdict]) -> None:
+    found = {states: judge(rule, replace(counts_of(states), excused=states.count("R"))).verdict for states in expected}
+    assert found == expected
+
+
+def counts_with_setups(others: str, setups: str) -> Counts:
+    both = counts_of(others + setups)
+    return replace(both, setups=len(setups), successful_setups=setups.count("S"), skipped_setups=setups.count("k"))
+
+
+@pytest.mark.parametrize(
+    ("others", "setups", "expected"),
+    [
+        ("S", "S", RUN),
+        ("FUk", "S", RUN),
+        ("S", "SF", RUN),
+        ("S", "Sk", RUN),
+        (".", "S", WAIT),
+        ("S", ".S", WAIT),
+        (".", "F", WAIT),
+        (".", "k", WAIT),
+        ("S", "F", UPF),
+        ("S", "U", UPF),
+        ("S", "R", UPF),
+        ("S", "Fk", UPF),
+        ("S", "k", SKIP),
+        ("F", "kk", SKIP),
+        ("F", "", RUN),
+        ("k", "", RUN),
+        (".", "", WAIT),
+        ("", "", RUN),
+    ],
+)
+def test_the_rule_of_teardowns_waits_for_all_and_for_one_setup_that_succeeded(
+    others: str, setups: str, expected: Verdict
+) -> None:
+    judgement = judge(TEARDOWN_RULE, counts_with_setups(others, setups))
+    assert judgement.verdict is expected
+    assert judgement.reason
+
+
+def test_the_rule_of_teardowns_is_none_that_a_task_may_be_given() -> None:
+    assert TEARDOWN_RULE not in TRIGGER_RULES
+    assert set(TRIGGER_RULES) == set(grammar.TRIGGER_RULES)
+    assert TEARDOWN_RULE == grammar.TEARDOWN_RULE

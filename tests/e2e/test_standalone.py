@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -277,3 +278,71 @@ def test_a_database_that_can_not_be_used_ends_the_start(refused: Callable[..., s
     told = refused("--dags", "dags", "--port", "0", YARROW_DATABASE_URL=f"sqlite:///{tmp_path}/file")
     assert told.startswith("Error: The ")
     assert f"{tmp_path}/file" in told
+
+
+MAPPED = """
+tasks:
+  names: {operator: python, with: {callable: "builtins:list", args: [["a", "b", "c"]]}}
+  shout:
+    operator: bash
+    expand: {name: "{{ xcom.names }}", number: [1, 2]}
+    when: map.number == 1 or map.name != 'b'
+    cache: true
+    with: {command: ["echo", "{{ map.name }}{{ map.number }}"], output: last_line}
+  collect:
+    operator: python
+    trigger_rule: none_failed
+    outlets: [shouts]
+    with: {callable: "builtins:list", args: ["{{ xcom.shout }}"]}
+"""
+AFTER = """
+schedule: {datasets: [shouts]}
+on_success: log
+tasks:
+  wait: {operator: wait_for_file, with: {path: "FLAG", poke_interval: 1s, timeout: 1h}}
+  ask: {operator: approval, depends_on: [wait], with: {message: "Go on with {{ xcom.wait.count }}?", timeout: 1h}}
+  then: {operator: bash, with: {command: ["echo", "{{ xcom.ask.by }}"], output: last_line}}
+"""
+
+
+def test_mapped_tasks_datasets_sensors_and_approvals(standalone: Callable[..., Standalone], tmp_path: Path) -> None:
+    it = standalone(YARROW_WORKER_CONCURRENCY="1")
+    url = it.wait_ready()
+    flag = tmp_path / "flag"
+    (it.dags / "after.yaml").write_text(AFTER.replace("FLAG", str(flag)))
+    (it.dags / "mapped.yaml").write_text(MAPPED)
+    eventually(lambda: len(it.json("dags", "list")) == 2, "the files are seen")
+
+    def tasks(dag_id: str) -> dict[str, Any]:
+        if not it.json("runs", "list", dag_id):
+            return {}
+        found = it.json("runs", "show", dag_id)["tasks"]
+        return {(one["task_id"], one["map_index"]): one for one in found}
+
+    def run_mapped() -> dict[str, Any]:
+        assert it.yarrow("dags", "trigger", "mapped", "--wait").returncode == 0
+        return tasks("mapped")
+
+    first = run_mapped()
+    assert [first["shout", index]["state"] for index in range(6)] == ["success"] * 3 + ["skipped"] + ["success"] * 2
+    assert not any(one["cached"] for one in first.values())
+    # The sensor looks, and the one slot is free for others between two looks.
+    eventually(lambda: tasks("after").get(("wait", -1), {}).get("state") == "up_for_reschedule", "the sensor waits")
+    second = run_mapped()
+    assert [second["shout", index]["cached"] for index in range(6)] == [True] * 3 + [False] + [True] * 2
+    flag.touch()
+    eventually(lambda: tasks("after")["ask", -1]["state"] == "awaiting_input", "the approval asks")
+    assert tasks("after")["wait", -1]["try_number"] == 1
+
+    token = it.yarrow("config", "api-token").stdout.strip()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/api/v1/approvals", headers=headers)) as answer:
+        [question, *_] = json.load(answer)
+    assert question["message"] == "Go on with 1?"
+    address = f"{url}/api/v1/approvals/after/{urllib.parse.quote(question['run_id'])}/ask"
+    body = json.dumps({"answer": "approve", "by": "ada"}).encode()
+    with urllib.request.urlopen(urllib.request.Request(address, body, headers)) as answer:
+        assert json.load(answer)["answer"] == "approve"
+    run = ("runs", "show", "after", question["run_id"])
+    eventually(lambda: it.json(*run)["state"] == "success", "the run goes on")
+    eventually(lambda: "after: run" in it.text() and "succeeded" in it.text(), "the notification is logged")

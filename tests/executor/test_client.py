@@ -89,6 +89,21 @@ def test_a_request_says_who_and_in_which_version_and_the_connection_is_kept(clie
     assert b'"next":"default"' in server.requests[3]
 
 
+def test_an_attempt_asks_for_its_cache_and_for_other_tasks(client: ApiClient, server: Server) -> None:
+    server.answers = [
+        answer(200, b'{"hit": true, "has_xcom": true, "xcom": 5, "attempt_id": "a0", "run_id": "r"}'),
+        answer(200, b'{"state": null, "run_id": null}'),
+    ]
+    assert client.cache("attempt-token", "k")["xcom"] == 5
+    assert client.task_state("attempt-token", "dag", None, "2026-01-01T00:00:00+00:00") == {
+        "state": None,
+        "run_id": None,
+    }
+    assert server.requests[0].endswith(b'{"key":"k"}')
+    assert server.requests[1].startswith(b"POST /below/execution/v1/task-state ")
+    assert server.requests[1].endswith(b'{"dag_id":"dag","task_id":null,"logical_date":"2026-01-01T00:00:00+00:00"}')
+
+
 def test_a_connection_that_the_server_has_closed_is_opened_again(client: ApiClient, server: Server) -> None:
     server.answers = [answer(200, b'{"stop": {}, "interval": 5.0}', b"Connection: close\r\n"), OK]
     client.heartbeat(HEARTBEAT)

@@ -71,6 +71,17 @@ def test_another_logical_date(context: Any, fields: dict[str, Any], date: dateti
     assert found["run_id"] == "r0"
 
 
+@pytest.mark.parametrize(
+    ("offset", "expected"), [("1d", (10, 5)), ("24h", (10, 5)), ("23h", (10, 5)), ("22h", (10, 6))]
+)
+def test_days_on_which_the_clocks_change(context: Any, offset: str, expected: tuple[int, int]) -> None:
+    context.timezone = "America/New_York"
+    context.logical_date = datetime(2013, 3, 11, 4, tzinfo=UTC)  # midnight there, and so is 5:00 UTC the day before
+    day, hour = expected
+    context.states = {("ingest", None, datetime(2013, 3, day, hour, tzinfo=UTC)): OtherState("r0", "success")}
+    assert WaitForTask(dag_id="ingest", offset=offset).poke(context)
+
+
 def test_a_date_that_is_none(context: Any) -> None:
     with pytest.raises(Fail, match="`logical_date` is not a date and time: 'monday'"):
         WaitForTask(dag_id="ingest", logical_date="monday").poke(context)

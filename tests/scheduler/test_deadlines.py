@@ -12,8 +12,8 @@ import pytest
 
 from yarrow.language.spec import DagSpec, DeadlineSpec, ScheduleSpec
 from yarrow.protocol import Report
+from yarrow.store.deadlines import run_id_of
 from yarrow_scheduler import deadlines
-from yarrow_scheduler.plan import run_id_of
 
 MakeDag = Callable[..., DagSpec]
 

@@ -235,7 +235,8 @@ def test_continuous_runs_begin_with_the_start_date_and_stop_at_the_end_date(engi
     runs = engine.runs("d")
     assert runs[0].data_interval_start == begin
     assert all(earlier.data_interval_end == later.data_interval_start for earlier, later in itertools.pairwise(runs))
-    assert len(runs) == 5
+    assert runs[-1].data_interval_end == end
+    assert len(runs) == 6
     assert engine.store.catalog.dag("d").next_run_after is None
 
 

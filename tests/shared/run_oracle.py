@@ -122,10 +122,11 @@ class Oracle:
     order: Sequence[Instance] = ()
     whens: Mapping[Instance, bool] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
-    states: dict[Instance, str] = field(default_factory=dict)
+    states: dict[Instance, str] = field(default_factory=dict)  # filled in by `run`, as all that follows
     tries: dict[Instance, int] = field(default_factory=dict)
     due: dict[Instance, float] = field(default_factory=dict)
     running: list[Instance] = field(default_factory=list)
+    started: dict[Instance, None] = field(default_factory=dict)
     stopping: list[Instance] = field(default_factory=list)
     now: float = 0.0
 
@@ -134,6 +135,7 @@ class Oracle:
         self.states = {(task_id, -1): "none" for task_id in self.spec.tasks}
         while True:
             self.settle()
+            self.started.update(dict.fromkeys(sorted(self.running, key=self.place)))
             if self.stopping:
                 self.states.update(dict.fromkeys(self.stopping, "failed"))
                 self.stopping.clear()
@@ -146,6 +148,9 @@ class Oracle:
                     self.start(one)
             else:
                 return self.states, self.run_state()
+
+    def place(self, me: Instance) -> tuple[int, int]:
+        return list(self.spec.tasks).index(me[0]), me[1]
 
     def start(self, me: Instance) -> None:
         self.states[me] = "running"

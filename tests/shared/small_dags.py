@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from run_oracle import RUNS, End, Instance, Oracle
-
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.simulate import Outcome, Simulation, simulate
 from yarrow.states import TaskState
@@ -18,6 +17,15 @@ RULES = tuple(rule for rule in RUNS if rule != "all_done_setup_success")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ARGUMENTS = {"short_circuit": {"condition": True}, "approval": {"message": "Shall it go on?"}}
 PARAMS = {"yes": {"type": "boolean", "default": True}, "no": {"type": "boolean", "default": False}}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What became of a run."""
+
+    run_state: str
+    states: Mapping[Instance, str]
+    started: Sequence[Instance]  # those that are executed, in the order in which they were begun
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,20 @@ class Case:
     sizes: Mapping[str, int] = field(default_factory=dict)
     xcoms: Mapping[str, object] = field(default_factory=dict)
 
-    def expected(self) -> tuple[dict[Instance, str], str]:
-        """The final states of the task instances and of the run, as the oracle tells them."""
-        return Oracle(self.spec, self.ends, self.order, self.whens, self.sizes).run()
+    def expected(self) -> Ends:
+        """What the oracle tells."""
+        oracle = Oracle(self.spec, self.ends, self.order, self.whens, self.sizes)
+        states, run_state = oracle.run()
+        return Ends(run_state, states, [one for one in oracle.started if self._is_executed(one)])
+
+    def simulated(self) -> Ends:
+        """What the simulator tells."""
+        found = self.simulation()
+        states = {(one.task_id, one.map_index): str(one.state) for one in found.instances}
+        return Ends(str(found.state), states, [one for one in found.order if self._is_executed(one)])
+
+    def _is_executed(self, instance: Instance) -> bool:
+        return self.spec.tasks[instance[0]].operator not in ("empty", "approval")
 
     def simulation(self) -> Simulation:
         outcomes = {
@@ -41,11 +60,6 @@ class Case:
             for (task_id, index), end in self.ends.items()
         }
         return simulate(self.spec, outcomes=outcomes, xcoms=self.xcoms, order=self.order, logical_date=START, now=START)
-
-    def simulated(self) -> tuple[dict[Instance, str], str]:
-        """The same as the simulator tells them."""
-        found = self.simulation()
-        return {(one.task_id, one.map_index): str(one.state) for one in found.instances}, str(found.state)
 
     def describe(self) -> str:
         """All of it on a few lines, for a failing test."""
@@ -63,7 +77,8 @@ class Case:
 
 def bare_task(task_id: str, *upstream: str, operator: str = "bash", **fields: Any) -> TaskSpec:
     arguments = {**ARGUMENTS.get(operator, {}), **fields.pop("arguments", {})}
-    return TaskSpec(task_id, operator, arguments, upstream=upstream, **fields)
+    # All weigh the same, so that those that may start at once do so in the order of the DAG.
+    return TaskSpec(task_id, operator, arguments, upstream=upstream, weight_rule="absolute", **fields)
 
 
 def bare_dag(*tasks: TaskSpec, **fields: Any) -> DagSpec:

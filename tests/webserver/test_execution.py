@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from flask.testing import FlaskClient
 from yarrow import protocol, tokens
 from yarrow.config import Config
 from yarrow.decide import decide
-from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.language.spec import CacheSpec, DagSpec, TaskSpec
 from yarrow.logs import LogStore
 from yarrow.protocol import Assignment, Heartbeat, Report, RunningAttempt
 from yarrow.states import AttemptState, TaskState
 from yarrow.store import Store
+from yarrow.testing import FrozenClock
 from yarrow_webserver.execution import BODY_LIMIT, create_blueprint, identity
 
 KEY = b"k" * 64
@@ -39,8 +41,9 @@ class Wakes:
 class Api:
     """The API with a run of one DAG in the store: `first` upstream of `second`, and `other`."""
 
-    def __init__(self, store: Store, config: Config, tmp_path: Path) -> None:
+    def __init__(self, store: Store, config: Config, tmp_path: Path, clock: FrozenClock) -> None:
         self.store = store
+        self.clock = clock
         self.config = config
         self.wakes = Wakes()
         self.logs = LogStore(str(tmp_path / "logs"))
@@ -68,7 +71,7 @@ class Api:
         store.runs.start_due()
         for number in store.runs.undecided():
             if snapshot := store.runs.snapshot(number):
-                now = snapshot.record.queued_at
+                now = self.clock()
                 decisions = decide(snapshot.spec, snapshot.record.view, snapshot.tasks, now, snapshot.xcoms)
                 store.runs.apply(number, decisions, snapshot.record.change_seq)
         store.attempts.grant(100)
@@ -111,10 +114,12 @@ class Api:
 
 
 @pytest.fixture
-def api(sqlite_store: Store, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+def api(
+    sqlite_store: Store, config: Config, tmp_path: Path, clock: FrozenClock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Api]:
     monkeypatch.setenv("YARROW_VAR_THRESHOLD", "0.5")
     monkeypatch.setenv("YARROW_CONN_SHOP", "https://ada:secret@shop.example")
-    return Api(sqlite_store, config, tmp_path)
+    return Api(sqlite_store, config, tmp_path, clock)
 
 
 def test_claim_answers_with_all_that_the_task_names_and_nothing_else(api: Api) -> None:
@@ -265,6 +270,112 @@ def test_a_task_triggers_a_run_once_however_often_it_tries(api: Api) -> None:
     assert runs[dated["run_id"]].logical_date.isoformat() == "2026-03-01T00:00:00+00:00"
     assert runs[answer["run_id"]].run_type == "triggered"
     assert "first" in (runs[answer["run_id"]].triggered_by or "")
+
+
+def test_a_sensor_is_put_off_and_goes_on_as_the_same_attempt(api: Api) -> None:
+    first = api.claim("first")
+    assert (first.first_started_at, first.cache, first.map_value, first.mapped_xcoms) == (
+        "2026-01-01T00:00:00+00:00",
+        None,
+        None,
+        [],
+    )
+    resume_at = (api.clock() + timedelta(minutes=5)).isoformat()
+    assert api.finish(first, "deferred", resume_at=resume_at) == (200, {"next": None})
+    assert api.wakes.count == 1
+    assert api.state("first") == TaskState.UP_FOR_RESCHEDULE
+    assert api.finish(first, "deferred", resume_at=resume_at)[0] == 200, "repeated"
+    api.clock.advance(300)
+    api.advance()
+    again = api.claim("first", "w2")
+    assert (again.attempt_id, again.try_number, again.first_started_at) == (
+        first.attempt_id,
+        1,
+        "2026-01-01T00:00:00+00:00",
+    )
+    assert api.finish(first, "deferred", resume_at=resume_at)[0] == 409, "from before it was queued again"
+    assert api.finish(again)[0] == 200
+    assert api.state("first") == TaskState.SUCCESS
+
+
+def test_a_mapped_task_instance_gets_its_value_and_all_xcoms(api: Api) -> None:
+    tasks = {
+        "a": TaskSpec("a", "bash", {}, expand={"day": ["mon", "tue"]}),
+        "b": TaskSpec("b", "bash", {}, upstream=("a",), xcoms=("a",)),
+    }
+    api.store.catalog.publish([(DagSpec("mapped", tasks), "", "mapped.yaml")])
+    api.store.runs.trigger("mapped", run_id="r", who="test")
+    api.advance()
+    claimed = [api.store.attempts.next_for("default", "w1", 60) for _ in range(5)]
+    mine = [one for one in claimed if one is not None and one.dag_id == "mapped"]
+    assert [(one.map_index, one.map_value) for one in mine] == [(0, {"day": "mon"}), (1, {"day": "tue"})]
+    for one in mine:
+        report = Report(one.attempt_id, "success", xcom=one.map_index, has_xcom=True)
+        api.store.attempts.finish(report, one.nonce, "w1")
+    api.advance()
+    b = api.claim("b")
+    assert (b.xcoms, b.mapped_xcoms, b.map_value, b.map_index) == ({"a": [0, 1]}, ["a"], None, -1)
+
+
+def test_a_result_is_found_by_later_runs_under_its_key(api: Api) -> None:
+    cache = CacheSpec(3600.0, "{{ params.x }}")
+    api.store.catalog.publish([(DagSpec("kept", {"t": TaskSpec("t", "bash", {}, cache=cache)}), "", "kept.yaml")])
+    key = "0123456789abcdef" * 4
+
+    def begin(run_id: str) -> Assignment:
+        api.store.runs.trigger("kept", run_id=run_id, who="test")
+        api.advance()
+        return api.claim("t")
+
+    nothing = {"hit": False, "has_xcom": False, "xcom": None, "attempt_id": None, "run_id": None}
+    first = begin("one")
+    assert first.cache == {"ttl": 3600.0, "key": "{{ params.x }}"}
+    assert api.post("cache", first.token, {"key": key}) == (200, nothing)
+    assert api.finish(first, xcom={"rows": 3}, has_xcom=True, cache_key=key)[0] == 200
+    second = begin("two")
+    status, found = api.post("cache", second.token, {"key": key})
+    assert status == 200
+    assert found == {
+        "hit": True,
+        "has_xcom": True,
+        "xcom": {"rows": 3},
+        "attempt_id": first.attempt_id,
+        "run_id": "one",
+    }
+    assert api.post("cache", api.claim("first").token, {"key": key}) == (200, nothing), "another task's"
+    assert api.finish(second, xcom={"rows": 3}, has_xcom=True, cache_key=key, cached=True)[0] == 200
+    assert [api.store.runs.task_instance("kept", run, "t").cached for run in ("one", "two")] == [False, True]
+    assert api.post("cache", second.token, {"key": key})[0] == 409, "it has ended"
+    api.clock.advance(3600)
+    third = begin("three")
+    assert api.post("cache", third.token, {"key": key}) == (200, nothing), "too old"
+
+
+@pytest.mark.parametrize("key", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, 7, None])
+def test_what_is_no_key_is_refused(api: Api, key: Any) -> None:
+    status, answer = api.post("cache", api.claim("first").token, {"key": key})
+    assert (status, "key" in answer["error"]) == (400, True)
+
+
+def test_a_task_asks_how_another_run_is_doing(api: Api) -> None:
+    first = api.claim("first")
+    date = api.run.logical_date.isoformat()
+
+    def ask(**body: Any) -> tuple[int, dict[str, Any]]:
+        return api.post("task-state", first.token, {"dag_id": "dag", "task_id": None, "logical_date": date, **body})
+
+    assert ask() == (200, {"state": "running", "run_id": "run"})
+    assert ask(task_id="first") == (200, {"state": "running", "run_id": "run"})
+    assert ask(task_id="second") == (200, {"state": "none", "run_id": "run"})
+    assert ask(logical_date="2020-01-01T00:00:00+00:00") == (200, {"state": None, "run_id": None})
+    status, answer = ask(dag_id="dog")
+    assert (status, answer["error"]) == (404, "There is no DAG 'dog'. Did you mean 'dag'?")
+    status, answer = ask(task_id="frist")
+    assert (status, answer["error"]) == (404, "The DAG 'dag' has no task 'frist'. Did you mean 'first'?")
+    for wrong in ({"logical_date": "soon"}, {"logical_date": None}, {"dag_id": 7}, {"task_id": 7}):
+        assert ask(**wrong)[0] == 400
+    api.finish(first)
+    assert ask()[0] == 409
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.protocol import LogLine
 from yarrow_webserver import pages
 
@@ -302,3 +303,18 @@ def test_the_number_of_queries_does_not_grow_with_the_data(
     page(path)
 
     assert reads <= pages.DAGS_PER_PAGE + 10
+
+
+def test_an_open_approval_stands_on_the_home_page(page: Any, deployment: Any) -> None:
+    message = "Publish <b>{{ ds }}</b>?"
+    ask = TaskSpec("ask", "approval", {"message": message, "timeout": "1d", "default": "reject"})
+    deployment.publish(DagSpec("release", {"ask": ask}))
+    run = deployment.trigger("release", run_id="r1")
+    deployment.decide()
+    text = page("/")
+    assert "1 approval waits for an answer" in text
+    assert "Publish &lt;b&gt;" in text
+    assert "yarrow approvals approve release r1 ask" in text
+    assert "awaiting input" in page(f"/runs/{run.id}")
+    deployment.store.approvals.answer("release", "r1", "ask", approve=True, who="ada")
+    assert "approval" not in page("/")

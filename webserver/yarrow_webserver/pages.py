@@ -84,6 +84,7 @@ class _Pages:
             broken=broken[:ERRORS_SHOWN],
             broken_count=len(broken),
             problems=self._store.workers.health(lease=self._config.lease).problems,
+            questions=self._store.approvals.open(),
         )
 
     def dag(self, dag_id: str) -> Page:
@@ -225,9 +226,11 @@ def _by_task(instances: Sequence[TaskInstanceRecord]) -> Mapping[str, TaskInstan
 _WORST = (
     TaskState.FAILED,
     TaskState.UP_FOR_RETRY,
+    TaskState.AWAITING_INPUT,
     TaskState.RUNNING,
     TaskState.QUEUED,
     TaskState.SCHEDULED,
+    TaskState.UP_FOR_RESCHEDULE,
     TaskState.UPSTREAM_FAILED,
     TaskState.NONE,
     TaskState.SKIPPED,

@@ -42,4 +42,4 @@ def json_object(text: str) -> Mapping[str, Json]:
 def map_index_option(command: F) -> F:
     """Adds `--map-index` to a command; it arrives as `map_index`, -1 when it is not given."""
     text = "Which instance of a mapped task, from 0."
-    return click.option("--map-index", type=click.IntRange(min=0), default=-1, metavar="N", help=text)(command)
+    return click.option("--map-index", type=click.IntRange(min=-1), default=-1, metavar="N", help=text)(command)

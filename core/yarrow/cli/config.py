@@ -11,6 +11,7 @@ from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.config import SETTINGS, Config, load, load_config
 from yarrow.secrets import MASK, looks_secret
 from yarrow.tokens import load_or_create_key
+from yarrow.tokens import api_token as make_api_token
 from yarrow.tokens import worker_token as make_worker_token
 
 
@@ -45,6 +46,15 @@ def worker_token() -> None:
     It lets a worker send heartbeats. Keep it as you keep a password.
     """
     click.echo(make_worker_token(load_or_create_key(load_config().signing_key_file)))
+
+
+@config.command("api-token")
+def api_token() -> None:
+    """Print the token with which programs use the API, such as /api/v1/approvals.
+
+    Keep it as you keep a password.
+    """
+    click.echo(make_api_token(load_or_create_key(load_config().signing_key_file)))
 
 
 def _masked(settings: Config, key: str) -> Any:

@@ -23,6 +23,8 @@ STYLES = {
     "queued": "bright_black",
     "scheduled": "bright_black",
     "up_for_retry": "yellow",
+    "up_for_reschedule": "cyan",
+    "awaiting_input": "yellow",
     "up_for_reschedule": "turquoise2",
     "deferred": "turquoise2",
     "awaiting_input": "bright_yellow",

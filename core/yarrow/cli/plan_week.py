@@ -85,7 +85,8 @@ def plan_week(
     guessed = sum(
         task_id not in {**known.get(spec.dag_id, {}), **given.get(spec.dag_id, {})}
         for spec in specs
-        for task_id in spec.tasks
+        for task_id, task in spec.tasks.items()
+        if task.operator != "empty"  # which takes none
     )
     if as_json:
         print_json({**_as_object(result), "slots": slots, "slots_wanted": wanted.peak_slots, "guessed_tasks": guessed})

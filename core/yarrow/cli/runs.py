@@ -60,8 +60,10 @@ def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
     with open_store() as store:
         run = find_run(store, dag_id, run_id)
         tasks = store.runs.task_instances(run.id)
+        missed = store.deadlines.list(run.dag_id, run.run_id)
     if as_json:
-        print_json({**run.to_json(), "tasks": [task.to_json() for task in tasks]})
+        deadlines = [deadline.to_json() for deadline in missed]
+        print_json({**run.to_json(), "tasks": [task.to_json() for task in tasks], "missed_deadlines": deadlines})
         return
     click.echo(f"{run.dag_id} {run.run_id}: {run.state.value}{f' ({run.reason})' if run.reason else ''}")
     interval = f"{run.data_interval_start:%Y-%m-%d %H:%M:%S} to {run.data_interval_end:%Y-%m-%d %H:%M:%S} UTC"
@@ -73,11 +75,14 @@ def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
     }
     for name, value in facts.items():
         click.echo(f"  {name + ':':<11} {value}")
+    for deadline in missed:
+        whose = f" by {deadline.task_id}" if deadline.task_id else ""
+        click.echo(f"  deadline:   missed{whose}, {deadline.due_at:%Y-%m-%d %H:%M:%S} UTC")
     click.echo()
     rows = [
         (
             instance_name(task.task_id, task.map_index),
-            task.state.value,
+            f"{task.state} (cached)" if task.cached else task.state.value,
             f"{task.try_number}/{task.max_tries}",
             task.queue,
             task.started_at,

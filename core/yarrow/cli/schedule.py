@@ -131,7 +131,7 @@ def _of_file(dag_file: Path, given: Mapping[str, Any]) -> _Asked:
     from yarrow.language.loader import load_file  # the whole language, which --cron does not need
 
     if given:
-        names = ", ".join(f"--{name}" for name in given)
+        names = ", ".join(f"--{name}" for name in sorted(given))
         raise UsageError(f"A DAG file has a schedule of its own: it does not go with {names}.")
     result = load_file(dag_file, dag_file.parent)
     if result.spec is None:

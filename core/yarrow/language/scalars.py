@@ -177,6 +177,8 @@ class Duration(Shape):
         self.positive = positive
 
     def problem(self, value: Any) -> Problem | None:
+        if isinstance(value, Mapping | list):
+            return self.wrong_type(value)
         if not isinstance(value, str):
             hint = f"Write `{value}s` for seconds." if type(value) in (int, float) else None
             return codes.BAD_DURATION, f"must be {self.words}, not {describe(value)}.", hint

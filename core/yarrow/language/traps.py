@@ -188,7 +188,10 @@ class _Traps:
             f"`{leaf.task_id}` makes a success of a run in which `{hidden}` failed: a run ends as its last tasks do, "
             f"and with the trigger rule `{leaf.trigger_rule}` this one does not fail with it."
         )
-        hint = "Write `run_state: all_tasks` for the DAG, or `teardown: true` when the task only cleans up."
+        otherwise = (
+            "remove `on_failure_fail_dagrun`" if leaf.teardown else "`teardown: true` when the task only cleans up"
+        )
+        hint = f"Write `run_state: all_tasks` for the DAG, or {otherwise}."
         draft = self.draft.tasks[leaf.task_id]
         return draft.fault("trigger_rule", codes.HIDDEN_FAILURE, message, hint, warning=True)
 

@@ -44,6 +44,7 @@ _THIS = (
     deadline.c.dag_id == bindparam("of_dag_id"),
     deadline.c.run_id == bindparam("of_run_id"),
     deadline.c.task_id == bindparam("of_task_id"),
+    deadline.c.due_at == bindparam("seen_due_at"),
     deadline.c.missed_at.is_(None),
 )
 _MISS = update(deadline).where(*_THIS)
@@ -233,7 +234,8 @@ def _records(connection: Connection, parameters: Mapping[str, Any]) -> builtins.
 
 def _judge(specs: Specs, at: datetime, due: DeadlineRecord, connection: Connection) -> bool:
     """Drops a deadline that was met, or has lost its meaning. Returns whether it was missed, and this call told so."""
-    names = {"of_dag_id": due.dag_id, "of_run_id": due.run_id, "of_task_id": due.task_id}
+    names = {"of_dag_id": due.dag_id, "of_run_id": due.run_id}
+    this = {**names, "of_task_id": due.task_id, "seen_due_at": due.due_at}
     row = connection.execute(_RUN, names).one_or_none()
     run = None if row is None else RunRecord(*row)
     state: str | None
@@ -244,9 +246,9 @@ def _judge(specs: Specs, at: datetime, due: DeadlineRecord, connection: Connecti
         state = _late_run(run, due) if due.task_id == OF_RUN else _late_task(connection, run, due)
         version = run.version
     if state is None or version is None:
-        connection.execute(_DROP, names)
+        connection.execute(_DROP, this)
         return False
-    if connection.execute(_MISS, {**names, "missed_at": at}).rowcount != 1:
+    if connection.execute(_MISS, {**this, "missed_at": at}).rowcount != 1:
         return False
     _tell(connection, specs.get(connection, due.dag_id, version), due, run, state, at)
     return True

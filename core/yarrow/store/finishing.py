@@ -15,7 +15,7 @@ from yarrow.jsontypes import Json
 from yarrow.language.spec import TaskSpec
 from yarrow.protocol import Report
 from yarrow.states import AttemptState, TaskState
-from yarrow.store import cache, notifications
+from yarrow.store import cache, notifications, outlets
 from yarrow.store.cache import is_key
 from yarrow.store.database import Database, Raced, dump_json
 from yarrow.store.rows import AnyRow
@@ -136,6 +136,8 @@ def end(
     )
     if judged.state.finished:
         touch_later_runs(connection, spec, row.dag_run_id, row.logical_date)
+    if judged.state is TaskState.SUCCESS:
+        outlets.publish(database, connection, spec, subject, at)
     return judged.state
 
 
@@ -193,12 +195,6 @@ def _keep_result(
         connection.execute(_ADD_XCOM, {"attempt_id": row.attempt_id, "value": report.xcom})
     if task.cache is not None and report.cache_key is not None and not report.cached:
         cache.keep(database, connection, report, row.dag_id, row.task_id, task.cache.ttl, at)
-    if task.outlets:
-        from yarrow.store import datasets
-
-        names = {"dag_id": row.dag_id, "run_id": row.run_id, "task_id": row.task_id, "map_index": row.map_index}
-        who = f"task {row.dag_id} {row.run_id} {row.task_id}"
-        datasets.published(database, connection, task.outlets, **names, who=who, at=at)
 
 
 def sound(report: Report, at: datetime) -> Report:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from yarrow.clock import utc_now
 from yarrow.decide import decide
+from yarrow.language.spec import DeadlineSpec
 from yarrow.logs import LogStore
 from yarrow.protocol import LogLine, Report
 from yarrow.states import RunState
@@ -67,6 +69,20 @@ def test_show(yarrow: Yarrow, store: Store, run: RunRecord, home: Path) -> None:
     assert "interval:   2026-01-01 00:00:00 to 2026-01-02 00:00:00 UTC" in text
     assert "params:     limit=10" in text
     assert "load    success  1/2  default" in text
+
+
+def test_show_tells_of_missed_deadlines(yarrow: Yarrow, store: Store) -> None:
+    spec = store.catalog.spec("orders")
+    tasks = {**spec.tasks, "load": replace(spec.tasks["load"], deadline=DeadlineSpec(7200.0, "queued_at"))}
+    late = replace(spec, tasks=tasks, deadline=DeadlineSpec(3600.0, "queued_at"))
+    store.catalog.publish([(late, "source", "orders.yaml")])
+    queued_at = store.runs.trigger("orders", run_id="late", who="test").queued_at
+    store.deadlines.judge(queued_at + timedelta(hours=3))
+    text = yarrow("runs", "show", "orders", "late").stdout
+    assert f"deadline:   missed, {queued_at + timedelta(hours=1):%Y-%m-%d %H:%M:%S} UTC" in text
+    assert f"deadline:   missed by load, {queued_at + timedelta(hours=2):%Y-%m-%d %H:%M:%S} UTC" in text
+    missed = yarrow("runs", "show", "orders", "late", "--json").json()["missed_deadlines"]
+    assert sorted(one["task_id"] for one in missed) == ["", "load"]
 
 
 def test_show_of_a_dag_without_runs(yarrow: Yarrow, store: Store) -> None:

@@ -149,10 +149,11 @@ CASES = [
     case(
         "expand",
         "tasks: {a: {operator: nothing, expand: [1]}}\n",
-        codes.NOT_AVAILABLE,
+        codes.WRONG_TYPE,
         1,
-        32,
-        "not available in this version",
+        40,
+        "`expand` must be a mapping of names to lists, not a list.",
+        "expand: {item: [...]}",
     ),
     case(
         "start date in default_args",

@@ -38,6 +38,17 @@ GOOD = [
     "params: {a: {anyOf: [{type: number}], default: 1}}\ntasks: {a: {operator: nothing}}",
     "start_date: 2024-01-01T06:00+02:00\ndefault_args: {retry_delay: 90s}\ntasks: {a: {operator: nothing}}",
     "tasks: {a: {operator: stage, with: {condition: params.n > 1}}}\nparams: {n: {default: 1}}",
+    "tasks: {a: {operator: nothing, expand: {x: [1, {y: 2}], z: {k: 1}}, max_map_length: 5}}",
+    "tasks: {g: {expand: {x: '{{ params.n }}'}, tasks: {a: {operator: nothing, when: map.x > 1}}}}\n"
+    "params: {n: {default: [1]}}",
+    "tasks: {a: {operator: nothing, retries: 1, retry_on: [OSError, HttpStatus.503], soft_fail: true, pool_slots: 2}}",
+    "tasks: {a: {operator: nothing, setup: true}, b: {operator: nothing, depends_on: [a], teardown: true,"
+    " trigger_rule: all_done_setup_success, on_failure_fail_dagrun: true}}",
+    "tasks: {a: {operator: nothing, outlets: ['s3://b/c'], cache: {ttl: 7d, key: '{{ ds }}'}}}",
+    "tasks: {a: {operator: nothing, cache: true, deadline: 2h, on_deadline: [log, https://example.org]}}",
+    "deadline: {after: 2h, from: queued_at}\non_failure: log\nfail_fast: true\ntasks: {a: {operator: nothing}}",
+    "run_state: all_tasks\ndagrun_timeout: 1h\nmax_consecutive_failed_dag_runs: 2\ntasks: {a: {operator: nothing}}",
+    "tasks: {a: {operator: nothing, weight_rule: upstream, max_active_tis_per_dag: 1, depends_on_past: true}}",
 ]
 BAD = [
     "owner: me",
@@ -89,6 +100,23 @@ BAD = [
     "params: {a-b: {default: 1}}\ntasks: {a: {operator: nothing}}",
     "default_args: {operator: nothing}\ntasks: {a: {operator: nothing}}",
     "max_active_runs: 0\ntasks: {a: {operator: nothing}}",
+    "tasks: {a: {operator: nothing, expand: {}}}",
+    "tasks: {a: {operator: nothing, expand: {x: 5}}}",
+    "tasks: {a: {operator: nothing, expand: {x: text}}}",
+    "tasks: {a: {operator: nothing, expand: {a-b: [1]}}}",
+    "tasks: {a: {operator: nothing, retry_on: OSError}}",
+    "tasks: {a: {operator: nothing, pool_slots: 0}}",
+    "tasks: {a: {operator: nothing, weight_rule: sideways}}",
+    "tasks: {a: {operator: nothing, cache: 7d}}",
+    "tasks: {a: {operator: nothing, cache: {tll: 7d}}}",
+    "tasks: {a: {operator: nothing, outlets: a}}",
+    "tasks: {a: {operator: nothing, deadline: soon}}",
+    "tasks: {a: {operator: nothing, deadline: {from: queued_at}}}",
+    "tasks: {a: {operator: nothing, on_failure: a b}}",
+    "default_args: {expand: {x: [1]}}\ntasks: {a: {operator: nothing}}",
+    "default_args: {trigger_rule: all_done_setup_success}\ntasks: {a: {operator: nothing}}",
+    "run_state: some\ntasks: {a: {operator: nothing}}",
+    "fail_fast: 1\ntasks: {a: {operator: nothing}}",
 ]
 
 

@@ -167,7 +167,7 @@ def test_a_decision_that_repeats_itself_asks_once(stage: Any) -> None:
 def test_outlets_are_published_by_a_yes_alone(stage: Any) -> None:
     begin(stage, outlets=("checked",))
     stage.store.approvals.answer("d", "r", "ask", approve=True, who="ann")
-    assert [record.name for record in stage.store.datasets.list()] == ["checked"]
+    assert [record.dataset for record in stage.store.datasets.list()] == ["checked"]
 
 
 def test_outlets_are_not_published_by_a_no(stage: Any) -> None:

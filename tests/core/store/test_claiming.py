@@ -2,7 +2,9 @@ from datetime import timedelta
 
 import pytest
 
+from yarrow.decide import Decisions, Expansion
 from yarrow.errors import NotFound, Refused
+from yarrow.language.spec import CacheSpec
 from yarrow.states import AttemptState, TaskState
 
 
@@ -78,3 +80,88 @@ def test_an_upstream_without_xcom_is_absent(stage) -> None:
         stage.store.attempts.xcom("d", "r", "x")
     with pytest.raises(NotFound, match="no attempt 'x'"):
         stage.store.attempts.get("x")
+
+
+def expand(stage, run, **values) -> None:
+    """Makes of each of these tasks as many instances as there are values."""
+    found = tuple(Expansion(task_id, tuple({"day": day} for day in days)) for task_id, days in values.items())
+    snapshot = stage.store.runs.snapshot(run.id)
+    assert stage.store.runs.apply(run.id, Decisions(expansions=found), snapshot.record.change_seq)
+
+
+def schedule(stage, run, *instances) -> None:
+    assert stage.decide(run, *[(name, TaskState.NONE, TaskState.SCHEDULED, None, index) for name, index in instances])
+
+
+def test_a_mapped_task_instance_is_given_its_value(stage) -> None:
+    tasks = [stage.task("a", expand={"day": ["mon", "tue", "wed"]})]
+    spec = stage.dag(tasks=tasks)
+    stage.publish(spec)
+    run = stage.run(spec)
+    expand(stage, run, a=["mon", "tue", "wed"])
+    schedule(stage, run, ("a", 0), ("a", 1), ("a", 2))
+    claims = [stage.claim() for _ in range(3)]
+    assert [(one.task_id, one.map_index, one.map_value) for one in claims] == [
+        ("a", 0, {"day": "mon"}),
+        ("a", 1, {"day": "tue"}),
+        ("a", 2, {"day": "wed"}),
+    ]
+
+
+def test_the_xcom_of_a_mapped_task_is_the_list_of_those_of_its_instances(stage) -> None:
+    tasks = [
+        stage.task("a", expand={"day": []}),
+        stage.task("p"),
+        stage.task("b", upstream=("a", "p"), xcoms=("a", "p")),
+    ]
+    spec = stage.dag(tasks=tasks)
+    stage.publish(spec)
+    run = stage.run(spec)
+    expand(stage, run, a=[1, 2, 3, 4])
+    schedule(stage, run, ("a", 0), ("a", 1), ("a", 2), ("a", 3), ("p", -1))
+    claims = {(one.task_id, one.map_index): one for one in [stage.claim() for _ in range(5)]}
+    stage.finish(claims["a", 2], xcom="two", has_xcom=True)
+    stage.finish(claims["a", 0], xcom=None, has_xcom=True)
+    stage.finish(claims["a", 1])  # it has none
+    stage.finish(claims["a", 3], "failed", xcom="failed", has_xcom=True)
+    stage.finish(claims["p", -1], xcom=[7], has_xcom=True)
+    schedule(stage, run, ("b", -1))
+    claimed = stage.claim()
+    assert claimed.xcoms == {"a": [None, "two"], "p": [7]}
+    assert (claimed.mapped_xcoms, claimed.map_value) == (["a"], None)
+    assert stage.store.attempts.xcom("d", "r", "a", 2) == "two"
+    with pytest.raises(NotFound, match="has no XCom"):
+        stage.store.attempts.xcom("d", "r", "a", 1)
+
+
+def test_within_a_mapped_group_an_instance_sees_its_own_index(stage) -> None:
+    group = {"expand": {"day": []}, "map_group": "g"}
+    tasks = [
+        stage.task("g.a", **group),
+        stage.task("m", expand={"x": []}),
+        stage.task("g.b", upstream=("g.a", "m"), xcoms=("g.a", "m"), **group),
+    ]
+    spec = stage.dag(tasks=tasks)
+    stage.publish(spec)
+    run = stage.run(spec)
+    expand(stage, run, **{"g.a": [1, 2, 3], "g.b": [1, 2, 3], "m": [1, 2]})
+    schedule(stage, run, ("g.a", 0), ("g.a", 1), ("m", 0), ("m", 1))
+    for claimed in [stage.claim() for _ in range(4)]:
+        stage.finish(claimed, xcom=[claimed.task_id, claimed.map_index], has_xcom=True)
+    schedule(stage, run, ("g.b", 0), ("g.b", 1), ("g.b", 2))
+    found = {one.map_index: (one.xcoms, one.mapped_xcoms) for one in [stage.claim() for _ in range(3)]}
+    everything = [["m", 0], ["m", 1]]
+    assert found == {
+        0: ({"g.a": ["g.a", 0], "m": everything}, ["m"]),
+        1: ({"g.a": ["g.a", 1], "m": everything}, ["m"]),
+        2: ({"m": everything}, ["m"]),
+    }
+
+
+def test_a_claim_tells_when_the_attempt_began_and_of_its_cache(stage) -> None:
+    spec = stage.dag(tasks=[stage.task("a", cache=CacheSpec(60.0))])
+    run = stage.begin(spec)
+    claimed = stage.claim()
+    assert (claimed.first_started_at, claimed.task.cache) == (stage.clock(), CacheSpec(60.0))
+    stage.finish(claimed, cached=True, cache_key="a" * 64)
+    assert stage.instance(run).cached

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from yarrow.decide import Decisions
+from yarrow.decisions import Decisions, TaskDecision
+from yarrow.language.spec import CacheSpec
+from yarrow.states import TaskState
 
 Statements = list[tuple[str, Any]]
 Counter = Callable[[], AbstractContextManager[Statements]]
@@ -45,6 +47,29 @@ def test_a_busy_slot_costs_few_statements(stage: Any, statements: Counter) -> No
     assert len(found) <= 10
 
 
+def test_what_a_task_does_not_use_costs_it_nothing(stage: Any, statements: Counter) -> None:
+    """Limits of single tasks, attempts that were put off and the cache: a look each, only for who has them."""
+
+    def cost(**fields: Any) -> tuple[int, int]:
+        name = f"d{len(stage.store.catalog.dags())}"
+        spec = stage.dag(name, [stage.task(f"t{number}", **fields) for number in range(2)])
+        stage.publish(spec)
+        stage.schedule(stage.run(spec), *spec.tasks)
+        with statements() as granting:
+            assert stage.store.attempts.grant(1000) == 2
+        stage.store.attempts.next_for("default", "w", 60)
+        claimed = stage.store.attempts.next_for("default", "w", 60)
+        with statements() as finishing:
+            stage.finish(claimed, cache_key="a" * 64)
+        return len(granting), len(finishing)
+
+    cost()  # reads what is kept in memory
+    granting, finishing = cost()
+    assert (granting, finishing) == (7, 5)
+    assert cost(max_active_tis_per_dag=5, max_active_tis_per_dagrun=5) == (granting + 1, finishing)
+    assert cost(cache=CacheSpec(60.0)) == (granting, finishing + 1)
+
+
 def test_wide_runs_are_moved_in_bulk(stage: Any, statements: Counter) -> None:
     spec = stage.dag(tasks=[stage.task(f"t{number}") for number in range(500)], max_active_tasks=1000)
     stage.store.workers.set_pools({"default_pool": 1000})
@@ -59,6 +84,53 @@ def test_wide_runs_are_moved_in_bulk(stage: Any, statements: Counter) -> None:
     with statements() as found:
         assert stage.store.attempts.grant(1000) == 500
     assert len(found) <= 8
+
+
+def test_what_is_given_up_together_costs_few_statements(stage: Any, statements: Counter) -> None:
+    spec = stage.dag(tasks=[stage.task(f"t{number:05}") for number in range(10_000)], max_active_tasks=20_000)
+    stage.store.workers.set_pools({"default_pool": 20_000})
+    stage.publish(spec)
+    run = stage.run(spec)
+    first, *others = spec.tasks
+    stage.schedule(run, first)
+    stage.store.attempts.grant(1)
+    moves = [(first, TaskState.QUEUED, TaskState.SKIPPED, "late")]
+    moves += [(task_id, TaskState.NONE, TaskState.SKIPPED, "late") for task_id in others]
+    with statements() as found:
+        assert stage.decide(run, *moves)
+    # A look at 1000 task instances and a move of 1000, ten times, and one statement for the attempt.
+    assert len(found) <= 30
+
+
+def test_a_wide_expansion_costs_few_statements(stage: Any, statements: Counter) -> None:
+    spec = stage.dag(tasks=[stage.task("a", expand={"n": []}), stage.task("b", upstream=("a",))])
+    stage.publish(spec)
+    run = stage.run(spec)
+    moves = [TaskDecision("a", TaskState.NONE, TaskState.SCHEDULED, map_index=index) for index in range(1000)]
+    with statements() as found:
+        assert stage.decide(run, *moves, expand={"a": 1000})
+    assert len(found) <= 12
+    with statements() as found:
+        assert len(stage.store.runs.snapshot(run.id).tasks) == 1001
+    assert len(found) <= 2
+    late = TaskDecision("a", TaskState.SCHEDULED, TaskState.SKIPPED, "late", map_index=7)
+    with statements() as found:
+        assert stage.decide(run, late)
+    looked = [parameters for statement, parameters in found if "map_index IN" in statement]
+    assert len(looked) == 1
+    assert len(looked[0]) == 3  # it looks for the one instance, not at all of them
+
+
+def test_looking_back_costs_two_statements_and_nothing_when_no_task_does(stage: Any, statements: Counter) -> None:
+    def look(spec: Any) -> int:
+        stage.publish(spec)
+        runs = [stage.run(spec, f"r{number}") for number in range(2)]
+        with statements() as found:
+            stage.store.runs.snapshot(runs[1].id)
+        return len(found)
+
+    plain = look(stage.dag("plain"))
+    assert look(stage.dag("careful", tasks=[stage.task("a", depends_on_past=True)])) <= plain + 2
 
 
 def test_a_folder_is_published_in_bulk(stage: Any, statements: Counter) -> None:
@@ -124,10 +196,14 @@ def test_no_pass_reads_what_is_finished(sqlite_stage: Any, statements: Counter, 
     """Each query of the loop and of a busy slot goes by an index that leaves finished rows out."""
     stage = sqlite_stage
     stage.store.catalog.record_files([])
-    stage.begin(stage.dag(tasks=[stage.task("a"), stage.task("b", upstream=("a",), xcoms=("a",))]), "a", "b")
+    limited = {"max_active_tis_per_dag": 9, "cache": CacheSpec(60.0)}
+    stage.begin(stage.dag(tasks=[stage.task("a", **limited), stage.task("b", upstream=("a",), xcoms=("a",))]), "a", "b")
     with statements() as found:
         idle_pass(stage)
         stage.dispatch()
+        stage.store.cache.get("a" * 64, "d", "a")
+        stage.store.cache.clear(before=stage.clock())
+        stage.store.attempts.awaited("d", "a", stage.clock())
         claimed = stage.store.attempts.next_for("default", "w", 60)
         stage.finish(claimed, xcom=1, has_xcom=True, next_for="default")
         stage.beat(claimed.attempt_id)
@@ -136,7 +212,7 @@ def test_no_pass_reads_what_is_finished(sqlite_stage: Any, statements: Counter, 
         idle_pass(stage)
         stage.store.workers.health()
         stage.store.workers.pools()
-    scans = re.compile(r"SCAN (dag_run|task_instance|attempt|event)(?! USING (COVERING )?INDEX ix_)")
+    scans = re.compile(r"SCAN (dag_run|task_instance|attempt|event|result_cache)(?! USING (COVERING )?INDEX ix_)")
     faults = []
     for statement, parameters in found:
         if statement.startswith(("SELECT", "UPDATE", "DELETE")):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.dialects import sqlite
 
+from yarrow.decisions import TaskDecision
 from yarrow.language.spec import DeadlineSpec, ScheduleSpec
 from yarrow.states import RunState, TaskState
+from yarrow.store import deadlines, notifications
 from yarrow.store.deadlines import run_id_of
 
 HOUR = timedelta(hours=1)
@@ -201,6 +205,23 @@ def test_a_task_that_ends_late_has_missed_it(stage: Any) -> None:
     assert judge(stage) == [("r", "a")]
 
 
+def test_each_instance_of_a_mapped_task_counts(stage: Any) -> None:
+    mapped = stage.task("a", deadline=within(1), expand={"n": [1, 2]})
+    spec = stage.dag(tasks=[mapped])
+    stage.publish(spec)
+    runs = [stage.run(spec, run_id) for run_id in ("good", "bad", "unexpanded")]
+    for run in runs[:2]:
+        assert stage.decide(run, expand={"a": 2})
+    assert stage.decide(runs[0], move("a", 0), move("a", 1))
+    assert stage.decide(runs[1], move("a", 0))
+    stage.clock.advance(3600)
+    assert judge(stage) == [("bad", "a"), ("unexpanded", "a")]
+
+
+def move(task_id: str, map_index: int) -> TaskDecision:
+    return TaskDecision(task_id, NONE, SUCCESS, map_index=map_index)
+
+
 def test_they_are_judged_a_bounded_number_at_a_time(stage: Any) -> None:
     spec = stage.dag(tasks=[stage.task(f"t{number}", deadline=within(1)) for number in range(5)])
     stage.publish(spec)
@@ -323,3 +344,39 @@ def test_another_deadline_takes_the_place_of_the_one_before(stage: Any) -> None:
     expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(26)), date)
     expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(30)), date)
     assert pending(stage) == {(run_id_of(date), ""): date + 30 * HOUR}
+
+
+def test_a_missed_one_stays_what_it_was(stage: Any) -> None:
+    date = stage.clock()
+    expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(26)), date)
+    stage.clock.advance(26 * 3600)
+    judge(stage)
+    expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(30)), date)
+    (kept,) = stage.store.deadlines.list()
+    assert kept.due_at == date + 26 * HOUR
+    assert pending(stage) == {}
+
+
+def test_looking_for_what_is_due_reads_nothing_else(sqlite_stage: Any, sqlite_url: str) -> None:
+    """The loop asks for deadlines, and the courier for notifications, by indexes that leave out what is done with."""
+    connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))
+    queries = {
+        str(deadlines._NEXT_DUE.compile(dialect=sqlite.dialect())): "ix_deadline_due",
+        str(deadlines._DUE.compile(dialect=sqlite.dialect())): "ix_deadline_due",
+        str(_pending()): "ix_notification_due",
+    }
+    try:
+        for query, index in queries.items():
+            parameters = ["x"] * query.count("?")
+            plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", parameters)]
+            assert len(plan) == 1, plan
+            assert index in plan[0]
+    finally:
+        connection.close()
+
+
+def _pending() -> Any:
+    parameters = {"but": ["ops"], "limit": 1}
+    return notifications._PENDING.params(parameters).compile(
+        dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}
+    )

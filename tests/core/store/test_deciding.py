@@ -2,11 +2,11 @@ from datetime import timedelta
 
 import pytest
 
-from yarrow.decide import RunDecision
-from yarrow.errors import NotFound
-from yarrow.states import RunState, TaskState
+from yarrow.decisions import Decisions, RunDecision, TaskDecision
+from yarrow.errors import NotFound, Refused
+from yarrow.states import AttemptState, RunState, TaskState
 
-NONE, SCHEDULED, SKIPPED = TaskState.NONE, TaskState.SCHEDULED, TaskState.SKIPPED
+NONE, SCHEDULED, SKIPPED, FAILED = TaskState.NONE, TaskState.SCHEDULED, TaskState.SKIPPED, TaskState.FAILED
 
 
 def test_a_snapshot_shows_what_decide_wants(stage) -> None:
@@ -75,8 +75,6 @@ def test_a_task_that_moved_meanwhile_is_left_alone_and_the_run_stays_undecided(s
 
 
 def test_a_run_ends_only_when_nothing_happened_since_the_look(stage) -> None:
-    from yarrow.decide import Decisions
-
     spec = stage.dag(tasks=[stage.task("a")])
     run = stage.begin(spec)
     seen = stage.store.runs.snapshot(run.id).record.change_seq
@@ -100,8 +98,6 @@ def test_no_task_waits_once_its_run_has_ended(stage) -> None:
 
 
 def test_an_older_decision_does_not_hide_a_newer_one(stage) -> None:
-    from yarrow.decide import Decisions
-
     run = stage.begin()
     old = stage.store.runs.snapshot(run.id).record.change_seq
     stage.finish(stage.claim())
@@ -137,3 +133,66 @@ def test_a_wide_run_is_moved_with_few_statements(stage) -> None:
     run = stage.run(spec)
     stage.schedule(run, *spec.tasks)
     assert stage.store.runs.task_state_counts([run.id]) == {run.id: {"scheduled": 2500}}
+
+
+def test_a_wish_to_stop_is_told_to_the_worker_and_moves_nothing(stage) -> None:
+    run = stage.begin()
+    claimed = stage.claim()
+    assert stage.decide(run, ("a", TaskState.RUNNING, SKIPPED, "the run took too long"))
+    assert stage.states(run) == {"a": TaskState.RUNNING, "b": NONE}
+    (view, _) = stage.store.runs.snapshot(run.id).tasks
+    assert view.stopping
+    assert stage.beat(claimed.attempt_id) == {claimed.attempt_id: "the run took too long"}
+    (line,) = [line for line in stage.store.runs.events("d", "r", "a") if line.kind == "task.cancel"]
+    assert (line.who, line.reason, line.attempt_id) == ("scheduler", "the run took too long", claimed.attempt_id)
+    assert not stage.decide(run, ("a", TaskState.RUNNING, FAILED, "again"))  # told once is enough
+    stage.finish(claimed, "cancelled")
+    assert stage.states(run)["a"] is SKIPPED
+    assert stage.instance(run).reason == "the run took too long"
+
+
+def test_a_wish_to_stop_what_has_ended_is_not_carried_out(stage) -> None:
+    run = stage.begin()
+    seen = stage.store.runs.snapshot(run.id).record.change_seq
+    stage.finish(stage.claim())
+    wish = Decisions((TaskDecision("a", TaskState.RUNNING, FAILED, "too late"),))
+    assert not stage.store.runs.apply(run.id, wish, seen)
+    assert stage.states(run)["a"] is TaskState.SUCCESS
+    assert stage.store.runs.undecided() == [run.id]
+
+
+@pytest.mark.parametrize("to_state", [SKIPPED, FAILED])
+def test_what_is_queued_is_taken_back_when_it_is_given_up(stage, to_state) -> None:
+    run = stage.begin()
+    attempt_id, nonce = stage.dispatch()
+    assert stage.decide(run, ("a", TaskState.QUEUED, to_state, "not needed"))
+    assert stage.states(run)["a"] is to_state
+    attempt = stage.store.attempts.get(attempt_id)
+    assert (attempt.state, attempt.reason, attempt.ended_at) == (AttemptState.CANCELLED, "not needed", stage.clock())
+    assert stage.store.attempts.next_deadline() is None
+    with pytest.raises(Refused):
+        stage.store.attempts.claim(attempt_id, nonce, "w1", 60)
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_what_is_put_off_is_cancelled_when_it_is_given_up(stage, scheduled) -> None:
+    run = stage.begin()
+    claimed = stage.claim()
+    stage.finish(claimed, "deferred", resume_at=(stage.clock() + timedelta(minutes=5)).isoformat())
+    state = TaskState.UP_FOR_RESCHEDULE
+    assert stage.states(run)["a"] is state
+    if scheduled:
+        stage.clock.advance(300)
+        assert stage.decide(run, ("a", state, SCHEDULED))
+        state = SCHEDULED
+    assert stage.decide(run, ("a", state, SKIPPED, "not needed"))
+    assert stage.states(run)["a"] is SKIPPED
+    assert stage.store.attempts.get(claimed.attempt_id).state is AttemptState.CANCELLED
+
+
+def test_a_decided_success_publishes_its_outlets(stage) -> None:
+    spec = stage.dag(tasks=[stage.task("a", outlets=("x", "y")), stage.task("b", outlets=("z",))])
+    stage.publish(spec)
+    run = stage.run(spec)
+    assert stage.decide(run, ("a", NONE, TaskState.SUCCESS), ("b", NONE, SKIPPED))
+    assert [record.dataset for record in stage.store.datasets.list()] == ["x", "y"]

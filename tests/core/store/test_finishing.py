@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 
 from yarrow.errors import Refused
+from yarrow.language.spec import ScheduleSpec
 from yarrow.retries import retry_delay
 from yarrow.states import AttemptState, TaskState
 
@@ -118,7 +119,7 @@ def test_only_ends_are_reported(stage) -> None:
     stage.begin()
     claimed = stage.claim()
     for state in ("running", "nonsense"):
-        with pytest.raises(Refused, match=f"can't end as '{state}', only as cancelled, failed"):
+        with pytest.raises(Refused, match=f"can't end as '{state}', only as cancelled, deferred, failed"):
             stage.finish(claimed, state)
 
 
@@ -168,3 +169,88 @@ def test_a_finish_may_bring_the_next_attempt(stage) -> None:
     assert (second.task_id, second.lease) == ("b", 60.0)
     assert stage.finish(second, next_for="default").next is None
     assert stage.states(run) == {"a": TaskState.SUCCESS, "b": TaskState.SUCCESS, "c": TaskState.QUEUED}
+
+
+def test_kinds_of_errors_decide_on_another_try(stage) -> None:
+    tasks = [stage.task("a", retries=2, retry_on=("OSError",)), stage.task("b", retries=2, no_retry_on=("OSError",))]
+    run = stage.begin(stage.dag(tasks=tasks), "a", "b")
+    kinds = ["TimeoutError", "OSError", "Exception"]
+    assert stage.finish(stage.claim(), "failed", reason="TimeoutError: x", kinds=kinds).state is UP_FOR_RETRY
+    assert stage.finish(stage.claim(), "failed", reason="TimeoutError: x", kinds=kinds).state is FAILED
+    assert stage.instance(run, "b").reason == "TimeoutError: x (`no_retry_on` rules out another try)"
+    assert stage.instance(run, "b").attempt_id is not None
+
+
+def test_a_soft_failure_ends_as_skipped_and_its_attempt_as_failed(stage) -> None:
+    run = stage.begin(stage.dag(tasks=[stage.task("a", soft_fail=True)]))
+    claimed = stage.claim()
+    assert stage.finish(claimed, "failed", reason="no file").state is TaskState.SKIPPED
+    assert stage.instance(run).reason == "no file (soft_fail)"
+    attempt = stage.store.attempts.get(claimed.attempt_id)
+    assert (attempt.state, attempt.reason) == (AttemptState.FAILED, "no file")
+    assert stage.finish(claimed, "failed", reason="no file").repeated
+
+
+@pytest.mark.parametrize("end", ["failed", "lost", "cancelled", "deferred", "lease"])
+@pytest.mark.parametrize("wish", [TaskState.SKIPPED, FAILED])
+def test_what_its_run_has_stopped_ends_as_the_run_wishes(stage, end, wish) -> None:
+    run = stage.begin(stage.dag(tasks=[stage.task("a", retries=3, soft_fail=True)]))
+    claimed = stage.claim(lease=10)
+    assert stage.decide(run, ("a", TaskState.RUNNING, wish, "the run took too long"))
+    assert stage.beat(claimed.attempt_id, lease=10) == {claimed.attempt_id: "the run took too long"}
+    assert not stage.store.attempts.cancel("d", "r", "a", who="ann"), "it is being stopped already"
+    if end == "lease":
+        stage.clock.advance(11)
+        assert stage.store.attempts.expire_leases() == 1
+    else:
+        resume_at = (stage.clock() + timedelta(minutes=1)).isoformat()
+        assert stage.finish(claimed, end, reason="SIGTERM", resume_at=resume_at).state is wish
+    instance = stage.instance(run)
+    assert (instance.state, instance.reason, instance.wait_until) == (wish, "the run took too long", None)
+    assert stage.store.attempts.get(claimed.attempt_id).state.finished
+
+
+@pytest.mark.parametrize("end", ["success", "skipped"])
+def test_what_was_faster_than_the_wish_of_its_run_counts(stage, end) -> None:
+    run = stage.begin()
+    claimed = stage.claim()
+    stage.decide(run, ("a", TaskState.RUNNING, FAILED, "another task failed"))
+    assert stage.finish(claimed, end, reason="by itself").state == end
+    assert stage.instance(run).reason == "by itself"
+
+
+def test_success_publishes_the_outlets_and_nothing_else_does(stage) -> None:
+    reader = stage.dag("reader", schedule=ScheduleSpec(datasets=("clean",)))
+    writer = stage.dag(tasks=[stage.task("a", outlets=("clean",), soft_fail=True), stage.task("b")])
+    stage.publish(reader, writer)
+    run = stage.run(writer)
+    stage.schedule(run, "a", "b")
+    assert stage.finish(stage.claim(), "failed").state is TaskState.SKIPPED
+    stage.finish(stage.claim())
+    assert stage.store.datasets.ready("reader") == []
+    again = stage.run(writer, "again")
+    stage.schedule(again, "a")
+    claimed = stage.claim()
+    for _ in range(2):
+        stage.finish(claimed)
+    (pending,) = stage.store.datasets.ready("reader")
+    assert (pending.dataset, pending.at, pending.who) == ("clean", stage.clock(), "task d again a")
+
+
+@pytest.mark.parametrize("end", ["success", "failed", "skipped", "lost", "deferred", "cancel"])
+def test_the_later_run_of_a_dag_that_looks_back_is_decided_on_again(stage, end) -> None:
+    for depends_on_past in (False, True):
+        tasks = [stage.task("a", depends_on_past=depends_on_past), stage.task("b")]
+        spec = stage.dag(f"d{depends_on_past}", tasks)
+        stage.publish(spec)
+        early, late = (stage.run(spec, name, stage.clock() + timedelta(days=day)) for day, name in enumerate("el"))
+        stage.schedule(early, "a")
+        assert stage.decide(late)
+        claimed = stage.claim()
+        if end == "cancel":
+            stage.store.attempts.cancel(spec.dag_id, "e", "b", who="ann")
+        else:
+            resume_at = (stage.clock() + timedelta(minutes=1)).isoformat()
+            stage.finish(claimed, end, resume_at=resume_at)
+        ended = end not in ("lost", "deferred")
+        assert (late.id in stage.store.runs.undecided()) == (depends_on_past and ended)

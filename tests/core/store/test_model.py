@@ -37,9 +37,10 @@ from yarrow.store.tables import attempt, event, task_instance, xcom
 LEASE, DISPATCH, RETRY = 30.0, 60.0, 10.0
 START = datetime(2026, 1, 1, tzinfo=UTC)
 JUMPS = (1.0, RETRY + 1, LEASE + 1, DISPATCH + 1)
-ENDS = st.sampled_from(["failed", "lost", "success", "cancelled", "skipped"])
-WAITING = (TaskState.SCHEDULED, TaskState.QUEUED, TaskState.UP_FOR_RETRY)
+ENDS = st.sampled_from(["failed", "lost", "success", "cancelled", "skipped", "deferred"])
+WAITING = (TaskState.SCHEDULED, TaskState.QUEUED, TaskState.UP_FOR_RETRY, TaskState.UP_FOR_RESCHEDULE)
 OPEN = (AttemptState.QUEUED, AttemptState.RUNNING)
+WITH_OPEN = (TaskState.QUEUED, TaskState.RUNNING)
 
 
 def broken_rules(connection: Connection) -> list[str]:
@@ -62,14 +63,28 @@ def broken_rules(connection: Connection) -> list[str]:
         if row.state is TaskState.SUCCESS and (newest is None or newest.state is not AttemptState.SUCCESS):
             faults.append(f"I5: {row.task_id} succeeded without a successful attempt")
         own = [one for one in attempts.values() if one.task_instance_id == row.id]
-        if sum(one.state in OPEN for one in own) > (row.state in (TaskState.QUEUED, TaskState.RUNNING)):
+        if sum(one.state in OPEN for one in own) > (row.state in WITH_OPEN):
             faults.append(f"I3: {row.task_id} is {row.state} and has an open attempt too many")
+        faults += wrongly_put_off(row, newest, own)
         if sum(one.state is AttemptState.FAILED for one in own) > row.max_tries:
             faults.append(f"I11: {row.task_id} failed more often than it may be tried")
     for row in connection.execute(select(xcom)):
         if attempts[row.attempt_id].state is not AttemptState.SUCCESS or row.value != row.attempt_id:
             faults.append(f"I7: an XCom of attempt {row.attempt_id}, which is {attempts[row.attempt_id].state}")
     return faults + replay(connection, tasks)
+
+
+def wrongly_put_off(row: Any, newest: Any, own: Sequence[Any]) -> list[str]:
+    """What is wrong with the attempts of a task instance that were put off: it is the newest one or none."""
+    deferred = [one for one in own if one.state is AttemptState.DEFERRED]
+    faults: list[str] = []
+    if row.state is TaskState.UP_FOR_RESCHEDULE and deferred != [newest]:
+        faults.append(f"I1: {row.task_id} waits without the attempt that is to go on")
+    if deferred and (row.state not in (TaskState.UP_FOR_RESCHEDULE, TaskState.SCHEDULED) or deferred != [newest]):
+        faults.append(f"I3: {row.task_id} is {row.state} and has an attempt that was put off")
+    if any(one.lease_until is not None or one.ended_at is not None for one in deferred):
+        faults.append(f"I3: an attempt of {row.task_id} was put off and holds a lease")
+    return faults
 
 
 def replay(connection: Connection, tasks: Sequence[Any]) -> list[str]:
@@ -111,7 +126,9 @@ class Lives(RuleBasedStateMachine):
         self.store = Store.open(url, clock=lambda: self.now)
         self.look = Database(url)
         self.store.workers.set_pools({"default_pool": 2})
-        self.claimed: set[str] = set()
+        self.claimed: set[tuple[str, str]] = set()
+        self.put_off: set[tuple[str, str]] = set()  # claims that ended with that
+        self.tries: dict[str, int] = {}
         self.ended: dict[str, str] = {}
         self.idle = True  # nothing happened since the last tick
 
@@ -137,9 +154,10 @@ class Lives(RuleBasedStateMachine):
             moves, waits = [], []
             for view in snapshot.tasks:
                 due = view.wait_until is not None and view.wait_until <= self.now
-                if view.state is TaskState.NONE or (view.state is TaskState.UP_FOR_RETRY and due):
+                waits_for_time = view.state in (TaskState.UP_FOR_RETRY, TaskState.UP_FOR_RESCHEDULE)
+                if view.state is TaskState.NONE or (waits_for_time and due):
                     moves.append(TaskDecision(view.task_id, view.state, TaskState.SCHEDULED))
-                elif view.state is TaskState.UP_FOR_RETRY and view.wait_until is not None:
+                elif waits_for_time and view.wait_until is not None:
                     waits.append(view.wait_until)
             states = {view.state for view in snapshot.tasks}
             end = RunState.FAILED if states & FAILED_TASK_STATES else RunState.SUCCESS
@@ -229,15 +247,19 @@ class Lives(RuleBasedStateMachine):
         return set(self.store.runs.task_state_counts([self.run])[self.run])
 
     def report(self, claim: Claim, state: str, next_for: str | None) -> list[Claim]:
-        report = Report(claim.attempt_id, state, xcom=claim.attempt_id, has_xcom=True)
+        resume_at = (self.now + timedelta(seconds=RETRY)).isoformat()
+        report = Report(claim.attempt_id, state, xcom=claim.attempt_id, has_xcom=True, resume_at=resume_at)
+        told = (claim.attempt_id, claim.nonce)
         try:
             outcome = self.store.attempts.finish(
                 report, claim.nonce, claim.worker, infra_budget=1, next_for=next_for, lease=LEASE
             )
         except Refused:
-            assert self.ended[claim.attempt_id] != state
+            assert told in self.put_off or self.ended[claim.attempt_id] != state
             return []
-        assert outcome.repeated == (claim.attempt_id in self.ended)
+        assert outcome.repeated == (claim.attempt_id in self.ended or told in self.put_off)
+        if outcome.state is TaskState.UP_FOR_RESCHEDULE:
+            self.put_off.add(told)
         self.remember_ends()
         self.idle = False
         if outcome.next is None:
@@ -245,9 +267,12 @@ class Lives(RuleBasedStateMachine):
         return [self.started(Claim(outcome.next.attempt_id, outcome.next.nonce, claim.worker))]
 
     def started(self, claim: Claim) -> Claim:
-        assert claim.attempt_id not in self.claimed, "I2: claimed twice"
+        assert (claim.attempt_id, claim.nonce) not in self.claimed, "I2: claimed twice"
+        assert claim.attempt_id not in self.ended, "I2: claimed after its end"
         self.idle = False
-        self.claimed.add(claim.attempt_id)
+        self.claimed.add((claim.attempt_id, claim.nonce))
+        number = self.store.attempts.get(claim.attempt_id).try_number
+        assert self.tries.setdefault(claim.attempt_id, number) == number, "I11: another try for the same attempt"
         return claim
 
     def remember_ends(self) -> None:

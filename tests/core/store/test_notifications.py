@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from yarrow.decisions import TaskDecision
 from yarrow.states import RunState, TaskState
 
 NONE, FAILED, SUCCESS, SKIPPED = TaskState.NONE, TaskState.FAILED, TaskState.SUCCESS, TaskState.SKIPPED
@@ -111,6 +112,20 @@ def test_a_task_that_is_stopped_or_lost_for_good_is_told(stage: Any) -> None:
     stage.clock.advance(11)
     assert stage.store.attempts.expire_leases(infra_budget=1) == 1
     assert told(stage) == [("failure", "a", "on_failure")]
+
+
+def test_instances_of_a_mapped_task_are_told_one_by_one(stage: Any) -> None:
+    spec = stage.dag(tasks=[stage.task("a", **EVERY, expand={"n": [1, 2]})])
+    stage.publish(spec)
+    run = stage.run(spec)
+    assert stage.decide(run, expand={"a": 2})
+    moves = [TaskDecision("a", NONE, FAILED, "no", map_index=index) for index in range(2)]
+    assert stage.decide(run, *moves)
+    found = stage.store.notifications.list()
+    assert [(one.map_index, one.payload["title"]) for one in reversed(found)] == [
+        (0, "d: task a[0] failed"),
+        (1, "d: task a[1] failed"),
+    ]
 
 
 def test_it_is_one_transaction_with_the_move(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from yarrow.errors import Conflict, InvalidParams, NotFound
 from yarrow.language.spec import ScheduleSpec
 from yarrow.states import RunState, TaskState
+from yarrow.store.tables import task_instance
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 FEBRUARY = datetime(2026, 2, 1, tzinfo=UTC)
@@ -21,6 +23,28 @@ def test_a_run_is_created_with_its_task_instances(stage) -> None:
     assert (b.pool, b.try_number, b.run_id, b.map_index) == ("db", 0, "r", -1)
     (line,) = stage.store.runs.events("d", "r")
     assert (line.kind, line.from_state, line.to_state) == ("run.state", None, "queued")
+
+
+def test_task_instances_carry_what_their_limits_and_their_priority_need(stage) -> None:
+    limits = {"pool_slots": 3, "max_active_tis_per_dag": 5, "max_active_tis_per_dagrun": 4}
+    tasks = [
+        stage.task("a", priority_weight=2, **limits),
+        stage.task("b", upstream=("a",), priority_weight=3, weight_rule="upstream"),
+        stage.task("c", upstream=("b",), priority_weight=4, weight_rule="absolute"),
+    ]
+    spec = stage.dag(tasks=tasks)
+    stage.publish(spec)
+    run = stage.run(spec)
+    found = stage.store.runs.task_instances(run.id)
+    assert [(one.task_id, one.priority_weight, one.pool_slots) for one in found] == [
+        ("a", 9, 3),  # with all that comes after it
+        ("b", 5, 1),  # with all that comes before it
+        ("c", 4, 1),
+    ]
+    columns = (task_instance.c.max_per_dag, task_instance.c.max_per_run)
+    query = select(*columns).order_by(task_instance.c.id)
+    rows = stage.store._database.read(lambda connection: connection.execute(query).all())
+    assert [tuple(row) for row in rows] == [(5, 4), (None, None), (None, None)]
 
 
 def test_a_run_exists_once_and_the_pointer_moves_all_the_same(stage) -> None:
