@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import catalog, footprint, runs
+from benchmarks import catalog, footprint, runs, semantics
 from benchmarks.deployment import standalone
 from benchmarks.figure import Figure
 from yarrow.version import __version__
@@ -23,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--repeats", type=int, default=5, help="how often throughput and latency are measured")
-    parser.add_argument("--only", choices=["runs", "catalog", "footprint"], help="measure this part alone")
+    parser.add_argument("--only", choices=["runs", "catalog", "footprint", "semantics"], help="measure this part alone")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     concurrency = os.cpu_count() or 2
@@ -42,6 +42,9 @@ def main() -> int:
             console.print(f"[dim]{catalog.FILES} DAG files ...")
             catalog.write_dags(root / "many")
             figures += catalog.measure(root / "home-many", root / "many")
+    if arguments.only in (None, "semantics"):
+        console.print("[dim]simulations, forecasts and catching up ...")
+        figures += semantics.measure()
     report = {
         "version": __version__,
         "machine": {"cores": concurrency, "python": platform.python_version(), "system": platform.platform()},

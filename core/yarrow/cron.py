@@ -1,16 +1,14 @@
-"""Reads cron expressions strictly, and walks through the local times that they name.
-
-The walk is on naive local time, day by day; what a local time means on the clock of a zone is `yarrow.dst`'s affair.
-"""
+"""Reads cron expressions strictly: what has no one meaning, such as seconds, `R` or `W`, is refused with a sentence."""
 
 from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import MAXYEAR, MINYEAR, date, datetime, time
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
+
+from yarrow.cron_walk import FIELDS, LAST, Cron, Field
 
 PRESETS: Mapping[str, str] = {
     "@hourly": "0 * * * *",
@@ -25,11 +23,6 @@ PRESETS: Mapping[str, str] = {
 
 LONGEST_EXPRESSION = 100
 
-LAST = -1
-"""Where the number of a weekday within its month stands, as the 3 of `5#3`: the last one."""
-
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _LONGEST_MONTHS = {month: calendar.monthrange(2024, month)[1] for month in range(1, 13)}  # a leap year
 
 _TIMELESS: Mapping[str, str] = {
@@ -40,134 +33,6 @@ _LAST_DAY = (LAST, LAST)
 
 _NTH = re.compile(r"(?P<day>[0-9]+|[a-z]+?)(?:l|#(?P<nth>[0-9]+))", re.ASCII)
 _ITEM = re.compile(r"(?P<low>\*|[0-9]+|[a-z]+)(?:-(?P<high>[0-9]+|[a-z]+))?(?:/(?P<step>[0-9]+))?", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """One of the five fields: its name, its bounds and the names that stand for numbers."""
-
-    label: str
-    low: int
-    high: int
-    names: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        return self.high - self.low + 1
-
-
-_FIELDS = (
-    _Field("minute", 0, 59),
-    _Field("hour", 0, 23),
-    _Field("day of month", 1, 31),
-    _Field("month", 1, 12, {name: number for number, name in enumerate(_MONTHS, start=1)}),
-    _Field("day of week", 0, 6, {name: number for number, name in enumerate(_WEEKDAYS)}),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Cron:
-    """A cron expression, read: the values of each field, ascending. Days of the week count from Sunday, 0."""
-
-    minutes: tuple[int, ...]
-    hours: tuple[int, ...]
-    days: frozenset[int] | None  # None: any. When both kinds of day are given, either may match
-    months: frozenset[int]
-    weekdays: frozenset[int] | None
-    last_day: bool = False  # the last day of the month as well as `days`
-    nth_weekdays: frozenset[tuple[int, int]] = frozenset()  # as well as `weekdays`: (weekday, 1 to 5 or LAST)
-
-    @property
-    def every_hour(self) -> bool:
-        """Whether it names no hour, so that every hour that really passes counts."""
-        return len(self.hours) == 24
-
-    @property
-    def either_day(self) -> bool:
-        """Whether both kinds of day are given: either is enough."""
-        return self.days is not None and self.weekdays is not None
-
-    @property
-    def canonical(self) -> str:
-        """The same expression in plain lists. Some date fits it."""
-        marked = {
-            "day of month": ["L"] * self.last_day,
-            "day of week": [f"{day}L" if nth == LAST else f"{day}#{nth}" for day, nth in sorted(self.nth_weekdays)],
-        }
-        columns = (self.minutes, self.hours, self.days, self.months, self.weekdays)
-        return " ".join(
-            _column(values, form, marked.get(form.label, [])) for values, form in zip(columns, _FIELDS, strict=True)
-        )
-
-    def names(self, local: datetime) -> bool:
-        """Whether a naive local time, of a whole minute, is one of those that the expression names."""
-        return (
-            local.minute in self.minutes
-            and local.hour in self.hours
-            and local.month in self.months
-            and local.day in self._days_of(local.year, local.month)
-        )
-
-    def forward(self, after: datetime) -> Iterator[datetime]:
-        """Yields the naive local times later than the naive `after`, in order, to the end of the calendar."""
-        for year in range(after.year, MAXYEAR + 1):
-            for month in sorted(self.months):
-                if (year, month) < (after.year, after.month):
-                    continue
-                for day in self._days_of(year, month):
-                    yield from self._later(datetime.combine(date(year, month, day), time.min), after)
-
-    def back(self, before: datetime) -> Iterator[datetime]:
-        """Yields the naive local times not later than the naive `before`, newest first, to the calendar's beginning."""
-        for year in range(before.year, MINYEAR - 1, -1):
-            for month in sorted(self.months, reverse=True):
-                if (year, month) > (before.year, before.month):
-                    continue
-                for day in reversed(self._days_of(year, month)):
-                    yield from self._earlier(datetime.combine(date(year, month, day), time.min), before)
-
-    def _later(self, midnight: datetime, after: datetime) -> Iterator[datetime]:
-        """The times of a day that are later than `after`."""
-        if midnight.date() < after.date():
-            return
-        for hour in self.hours:
-            if midnight.date() > after.date() or hour >= after.hour:
-                for minute in self.minutes:
-                    if (local := midnight.replace(hour=hour, minute=minute)) > after:
-                        yield local
-
-    def _earlier(self, midnight: datetime, before: datetime) -> Iterator[datetime]:
-        """The times of a day that are not later than `before`, newest first."""
-        if midnight.date() > before.date():
-            return
-        for hour in reversed(self.hours):
-            if midnight.date() < before.date() or hour <= before.hour:
-                for minute in reversed(self.minutes):
-                    if (local := midnight.replace(hour=hour, minute=minute)) <= before:
-                        yield local
-
-    def _days_of(self, year: int, month: int) -> list[int]:
-        """The days of a month that fit."""
-        first, length = calendar.monthrange(year, month)  # Monday is 0 here
-        every_day = range(1, length + 1)
-        if self.days is None and self.weekdays is None:
-            return list(every_day)
-        return [day for day in every_day if self._fits(day, (first + day) % 7, length)]
-
-    def _fits(self, day: int, weekday: int, length: int) -> bool:
-        if self.days is not None and (day in self.days or (self.last_day and day == length)):
-            return True
-        if self.weekdays is None:
-            return False
-        if weekday in self.weekdays or (weekday, (day + 6) // 7) in self.nth_weekdays:
-            return True
-        return day + 7 > length and (weekday, LAST) in self.nth_weekdays
-
-
-def _column(values: Collection[int] | None, form: _Field, marked: list[str]) -> str:
-    if values is None or len(values) == form.size:
-        return "*"
-    return ",".join([*map(str, sorted(values)), *marked])
 
 
 def is_once(expr: str | tuple[str, ...] | None) -> bool:
@@ -186,7 +51,7 @@ def parse_cron(expr: str) -> Cron:
     columns = _columns(expr)
     values: list[frozenset[int] | None] = []
     marked: set[tuple[int, int]] = set()
-    for text, form in zip(columns, _FIELDS, strict=True):
+    for text, form in zip(columns, FIELDS, strict=True):
         try:
             values.append(_parse_field(text.lower(), form, marked))
         except ValueError as error:
@@ -208,7 +73,7 @@ def cron_pattern() -> str:
     """A regular expression, for editors, of what a schedule may say. It lets a little more pass than `parse_cron`."""
     presets = "|".join(_any_case(name) for name in (*PRESETS, *_TIMELESS))
     columns = []
-    for form in _FIELDS:
+    for form in FIELDS:
         highest = 7 if form.label == "day of week" else form.high
         numbers = "|".join(str(number) for number in range(form.low, highest + 1))
         value = f"(?:{'|'.join([f'0*(?:{numbers})', *map(_any_case, form.names)])})"
@@ -254,7 +119,7 @@ def _preset(name: str) -> str:
     raise ValueError(f"There is no preset `{name}`; there are {', '.join([*PRESETS, *_TIMELESS])}.")
 
 
-def _parse_field(text: str, form: _Field, marked: set[tuple[int, int]]) -> frozenset[int] | None:
+def _parse_field(text: str, form: Field, marked: set[tuple[int, int]]) -> frozenset[int] | None:
     """The values of a field; None for `*`. Its items with `L` and `#` are put into `marked`."""
     values: set[int] = set()
     unrestricted = False
@@ -268,7 +133,7 @@ def _parse_field(text: str, form: _Field, marked: set[tuple[int, int]]) -> froze
     return None if unrestricted else frozenset(values)
 
 
-def _parse_mark(item: str, form: _Field) -> tuple[int, int] | None:
+def _parse_mark(item: str, form: Field) -> tuple[int, int] | None:
     """What `L`, `5L` and `5#3` stand for: the last day, or a weekday with its number; None for other items."""
     if form.label == "day of month":
         return _LAST_DAY if item == "l" else None
@@ -280,7 +145,7 @@ def _parse_mark(item: str, form: _Field) -> tuple[int, int] | None:
     return _value(match["day"], form) % 7, int(match["nth"]) if match["nth"] is not None else LAST
 
 
-def _parse_item(item: str, form: _Field) -> list[int]:
+def _parse_item(item: str, form: Field) -> list[int]:
     """The values of one item of a list: a value, a range or either with a step."""
     match = _ITEM.fullmatch(item)
     if match is None or (match["low"] == "*" and match["high"]):
@@ -294,7 +159,7 @@ def _parse_item(item: str, form: _Field) -> list[int]:
     return _span(low, form.high if match["step"] else low, step, form)
 
 
-def _step(text: str | None, form: _Field) -> int:
+def _step(text: str | None, form: Field) -> int:
     """The number after the slash; 1 when there is none."""
     if text is None:
         return 1
@@ -305,7 +170,7 @@ def _step(text: str | None, form: _Field) -> int:
     return step
 
 
-def _span(low: int, high: int, step: int, form: _Field) -> list[int]:
+def _span(low: int, high: int, step: int, form: Field) -> list[int]:
     """The values from `low` to `high`; a range such as `fri-mon` or `22-2` goes on past the end of its field."""
     if low > form.high:  # Sunday as 7, at the start of a range or alone
         low, high = low - form.size, high % form.size
@@ -314,7 +179,7 @@ def _span(low: int, high: int, step: int, form: _Field) -> list[int]:
     return [form.low + (value - form.low) % form.size for value in range(low, high + 1, step)]
 
 
-def _value(text: str, form: _Field) -> int:
+def _value(text: str, form: Field) -> int:
     """A number or a name of the field."""
     if not text.isdigit():
         if text not in form.names:
@@ -340,7 +205,7 @@ _EXTENSIONS = {
 }
 
 
-def _unreadable(item: str, form: _Field) -> str:
+def _unreadable(item: str, form: Field) -> str:
     for mark, sentence in _EXTENSIONS.items():
         if mark in item and not re.sub(rf"[0-9()/#?-]|{re.escape(mark)}", "", item):
             return f"in the {form.label} field, {sentence}."

@@ -19,15 +19,16 @@ from yarrow.decisions import (
 )
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
+from yarrow.judging import because, verdict
 from yarrow.language.durations import format_duration
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import compile_expression, run_names, shorten
 from yarrow.mapping import Instance, Xcoms, expand, names_map
 from yarrow.past import unmet
-from yarrow.run_end import end_of_run, fail_fast_reason, failed_run, failures, label, sentence
+from yarrow.run_end import end_of_run, fail_fast_reason, failed_run, failures, sentence
 from yarrow.standing import Standing
 from yarrow.states import FINISHED_TASK_STATES, RunState, TaskState
-from yarrow.trigger_rules import TEARDOWN_RULE, Judgement, Verdict, judge
+from yarrow.trigger_rules import Verdict, judge
 
 __all__ = [
     "Decisions",
@@ -88,7 +89,6 @@ class _Deciding:
         self._standing = Standing(spec, tasks)
         self._xcoms = Xcoms(spec, xcoms)
         self._names: Mapping[str, object] | None = None
-        self._setups = spec.required_setups
         self._held: set[str] = set()  # the mapped tasks whose `when` was true for all their instances
         self._answered: list[tuple[str, int, tuple[str, ...]]] = []  # what approvals let follow, decided on just now
         self._open = self._standing.waiting_tasks()
@@ -235,24 +235,24 @@ class _Deciding:
     def _start_single(self, task: TaskSpec) -> bool:
         if task.map_group is not None:
             return self._expand_group(task)
-        verdict, reason = self._verdict(task, -1)
-        return verdict is not Verdict.WAIT and self._apply(task, -1, verdict, reason)
+        found, reason = verdict(self._spec, self._standing, task, -1)
+        return found is not Verdict.WAIT and self._apply(task, -1, found, reason)
 
     def _start_several(self, task: TaskSpec) -> bool:
-        alike = self._verdict(task, 0) if task.map_group is None else None
+        alike = verdict(self._spec, self._standing, task, 0) if task.map_group is None else None
         settled = False
         for task_id, index in self._standing.those((TaskState.NONE,), (task.task_id,)):
             if self._standing.state(task_id, index) is TaskState.NONE:  # and not stopped meanwhile
-                settled = self._apply(task, index, *(alike or self._verdict(task, index))) or settled
+                found, reason = alike or verdict(self._spec, self._standing, task, index)
+                settled = self._apply(task, index, found, reason) or settled
         return settled
 
-    def _apply(self, task: TaskSpec, map_index: int, verdict: Verdict, reason: str | None) -> bool:
+    def _apply(self, task: TaskSpec, map_index: int, found: Verdict, reason: str | None) -> bool:
         """Returns whether something has come of it that other tasks may have waited for."""
-        if verdict is Verdict.WAIT:
+        if found is Verdict.WAIT:
             return False
-        if verdict is not Verdict.RUN:
-            state = TaskState.SKIPPED if verdict is Verdict.SKIP else TaskState.UPSTREAM_FAILED
-            self._move(task.task_id, map_index, state, reason)
+        if found is not Verdict.RUN:
+            self._move(task.task_id, map_index, _WITHOUT_RUNNING[found], reason)
             return True
         if self._past is not None and unmet(task, self._spec.downstream[task.task_id], self._past) is not None:
             self._waits_for_past = True
@@ -268,39 +268,6 @@ class _Deciding:
             return self._ask(task, map_index)
         self._move(task.task_id, map_index, TaskState.SCHEDULED)
         return False
-
-    def _verdict(self, task: TaskSpec, map_index: int) -> tuple[Verdict, str | None]:
-        """What the trigger rule says of an instance, and why if it ends by that."""
-        if not task.upstream or task.trigger_rule == "always":
-            return Verdict.RUN, None
-        ready = True
-        if self._setups and (setups := self._setups.get(task.task_id)):
-            judgement = judge("all_success", self._standing.counts_among(setups, task, map_index))
-            if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
-                return judgement.verdict, self._because(task, map_index, judgement, setups, "setup")
-            ready = judgement.verdict is Verdict.RUN
-        counts = self._standing.counts(task, map_index)
-        if counts is None:
-            return _WAIT
-        judgement = judge(task.trigger_rule, counts)
-        if judgement.verdict is Verdict.WAIT or (judgement.verdict is Verdict.RUN and not ready):
-            return _WAIT
-        if judgement.verdict is Verdict.RUN:
-            return Verdict.RUN, None
-        reason = self._because(task, map_index, judgement, task.upstream, "upstream task")
-        plain = task.trigger_rule in ("all_success", TEARDOWN_RULE)
-        return judgement.verdict, reason if plain else f"{reason} (trigger rule `{task.trigger_rule}`)"
-
-    def _because(self, task: TaskSpec, map_index: int, judgement: Judgement, task_ids: Iterable[str], what: str) -> str:
-        """Why a task ends by a judgement, naming the first task instance that was enough for it."""
-        for task_id in task_ids if judgement.because else ():
-            state = self._standing.single[task_id]
-            if state is not None:
-                if state in judgement.because:
-                    return f"{what} `{task_id}` {_ENDED[state]}"
-            elif found := self._standing.first_seen(task_id, task, map_index, judgement.because):
-                return f"{what} {label(found)} {_ENDED[self._standing.state(*found)]}"
-        return judgement.reason
 
     def _holds(self, task: TaskSpec, map_index: int, when: str) -> bool:
         """Whether the `when` of an instance is true. If it is not, or makes no sense, the instance ends here."""
@@ -362,11 +329,10 @@ class _Deciding:
         if not counts.all_done:
             return False
         judgement = judge("none_failed" if counts.broken else "none_skipped", counts)
-        if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
-            state = TaskState.SKIPPED if judgement.verdict is Verdict.SKIP else TaskState.UPSTREAM_FAILED
-            reason = self._because(task, -1, judgement, task.expand_xcoms, "`expand`: task")
+        if judgement.verdict in _WITHOUT_RUNNING:
+            reason = because(self._standing, task, -1, judgement, task.expand_xcoms, "`expand`: task")
             for name in members:
-                self._move(name, -1, state, reason)
+                self._move(name, -1, _WITHOUT_RUNNING[judgement.verdict], reason)
         else:
             self._become(task, members)
         return True
@@ -406,15 +372,11 @@ class _Deciding:
         return failed_run(f"deadlock: nothing runs, and {sentence(left, 'can never run')}")
 
 
-_WAIT = (Verdict.WAIT, None)
-
 _WAITING = frozenset({TaskState.UP_FOR_RETRY, TaskState.UP_FOR_RESCHEDULE, TaskState.AWAITING_INPUT})
 _UNDER_WAY = _WAITING | {TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED}
 _UNFINISHED = frozenset(TaskState) - FINISHED_TASK_STATES
 
-_ENDED: Mapping[TaskState, str] = {
-    TaskState.SUCCESS: "succeeded",
-    TaskState.SKIPPED: "was skipped",
-    TaskState.FAILED: "failed",
-    TaskState.UPSTREAM_FAILED: "could not run",
+_WITHOUT_RUNNING: Mapping[Verdict, TaskState] = {
+    Verdict.SKIP: TaskState.SKIPPED,
+    Verdict.UPSTREAM_FAILED: TaskState.UPSTREAM_FAILED,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yarrow import approvals
 from yarrow.errors import BrokenOperator, NotFound, UsageError
@@ -61,7 +61,7 @@ def checked_outcomes(spec: DagSpec, outcomes: Mapping[str, Outcome]) -> dict[Ins
         _check_state(spec, task_id, outcome)
         if outcome.follow is not None:
             _check_choice(spec, task_id, outcome)
-        found[task_id, index] = outcome
+        found[task_id, index] = replace(outcome, state=TaskState(outcome.state))  # it may be plain text
     return found
 
 

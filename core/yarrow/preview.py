@@ -8,7 +8,8 @@ from datetime import datetime
 from itertools import takewhile
 from zoneinfo import ZoneInfo
 
-from yarrow.cron import Cron, is_continuous, is_once, parse_cron
+from yarrow.cron import is_continuous, is_once, parse_cron
+from yarrow.cron_walk import Cron
 from yarrow.dst import Policy, local_start, readings
 from yarrow.fires import TICK, fires_of
 from yarrow.language.spec import ScheduleSpec

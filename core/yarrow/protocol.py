@@ -6,7 +6,8 @@
                                   -> 200 {"next": Assignment | null} | 409 {"error"}   409: fenced, drop it
     POST /execution/v1/logs       Bearer <worker token>   {"batches": [{"token": <attempt token>, "lines": [LogLine]}]}
                                   -> 200 {"refused"}     how many batches are of attempts that are not this worker's
-    POST /execution/v1/cache      Bearer <attempt token>  {"key"}       -> 200 {"hit", "has_xcom", "xcom", "attempt_id"}
+    POST /execution/v1/cache      Bearer <attempt token>  {"key"}
+                                  -> 200 {"hit", "has_xcom", "xcom", "attempt_id", "run_id"}
     POST /execution/v1/task-state Bearer <attempt token>  {"dag_id", "task_id", "logical_date"}
                                   -> 200 {"state", "run_id"}     both null: there is no such run; task_id null: of the run
     POST /execution/v1/trigger    Bearer <attempt token>  {"dag_id", "params", "logical_date"}       -> 200 {"run_id"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
-from yarrow.cron import LAST, Cron, is_continuous, is_once, parse_cron
+from yarrow.cron import is_continuous, is_once, parse_cron
+from yarrow.cron_walk import LAST, Cron
 from yarrow.language.durations import format_duration
 from yarrow.language.spec import ScheduleSpec
 

@@ -12,13 +12,14 @@ from yarrow.clock import utc_now
 from yarrow.decide import Decisions, Expansion, PastView, Question, RunView, TaskDecision, TaskView, decide
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.language.template import template_names
 from yarrow.mapping import Instance, visible_xcoms
 from yarrow.outcomes import NOBODY, Outcome, checked_answers, checked_outcomes, checked_xcoms, instance_name
 from yarrow.params import run_params
 from yarrow.protocol import Report
 from yarrow.states import AttemptState, RunState, TaskState, summary_of
 from yarrow.timetable import trial_run
-from yarrow.unknowns import Assumed, assume, decisive_xcoms, given_xcoms, xcoms_of
+from yarrow.unknowns import Assumed, assume, decisive_xcoms, given_xcoms, unknown_map, xcoms_of
 from yarrow.verdict import verdict
 
 __all__ = ["Outcome", "SimulatedTask", "Simulation", "instance_name", "simulate"]
@@ -166,14 +167,14 @@ class _Run:
             self._apply(decisions)
             if decisions.run is not None:
                 return self._result(decisions.run.to_state, decisions.run.reason)
-            if decisions.expansions or any(move.from_state is TaskState.RUNNING for move in decisions.tasks):
-                continue
             self._start()
+            if any(move.from_state is TaskState.RUNNING for move in decisions.tasks):
+                continue  # they were stopped, and something may follow from that
             if self._running:
                 self._end(min(self._running, key=lambda instance: self._ranks.get(instance, len(self._ranks))))
             elif decisions.wait_until is not None:
                 self._now = max(decisions.wait_until, self._now + timedelta(microseconds=1))
-            elif not decisions.tasks:
+            elif not (decisions.tasks or decisions.expansions):
                 return self._result(RunState.RUNNING, "it waits for the run before, or for an answer")
 
     def _apply(self, decisions: Decisions) -> None:
@@ -308,9 +309,7 @@ class _Run:
             return xcoms_of(missing)
         if task.variables or task.connections:
             return "a variable or a connection, which a simulation does not look up"
-        if self._assumed.unknown_maps.get(task.task_id):
-            return "a value of `map`, which is not known"
-        return None
+        return unknown_map(template_names(task.arguments), self._assumed.unknown_maps.get(task.task_id, ()))
 
     def _note(self, sentence: str | None) -> None:
         if sentence is not None:

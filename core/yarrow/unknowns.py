@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from yarrow import approvals
 from yarrow.jsontypes import Json
+from yarrow.language.operations import Path
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import compile_expression, shorten, template_names
 from yarrow.mapping import Instance
@@ -73,6 +74,14 @@ def decisive_xcoms(spec: DagSpec) -> frozenset[str]:
     return frozenset(named)
 
 
+def unknown_map(paths: Iterable[Path], unknown: Collection[str]) -> str | None:
+    """The first of some paths that names an unknown value of `map`, for a sentence; None: there is none."""
+    for path in paths:
+        if path[0] == "map" and unknown and (len(path) == 1 or path[1] in unknown):
+            return f"`map.{path[1]}`, whose value is not known" if len(path) > 1 else "`map`, which is not known"
+    return None
+
+
 def given_xcoms(given: Mapping[str, Json], instances: Collection[Instance]) -> dict[Instance, Json]:
     """The given XComs by instance: of a mapped task a list is given, of which each instance has the one at its index.
 
@@ -117,7 +126,4 @@ def _why_unknown(when: str, when_xcoms: Collection[str], unknown: Collection[str
     missing = set(when_xcoms) & set(unknown)
     if missing:
         return xcoms_of(missing)
-    for path in compile_expression(when).names:
-        if path[0] == "map" and maps and (len(path) == 1 or path[1] in maps):
-            return f"`map.{path[1]}`, whose value is not known" if len(path) > 1 else "`map`, which is not known"
-    return None
+    return unknown_map(compile_expression(when).names, maps)

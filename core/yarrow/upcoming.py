@@ -92,10 +92,16 @@ def cut_catchup(spec: DagSpec, created_at: datetime, oldest: datetime, now: date
     return Cut(through, first, reason)
 
 
+def has_changed(old: DagSpec, new: DagSpec) -> bool:
+    """Whether the schedule is another one. A steady rhythm begins with the start date, which then counts too."""
+    steady = new.schedule is not None and new.schedule.every is not None
+    return old.schedule != new.schedule or (steady and old.start_date != new.start_date)
+
+
 def change_of_schedule(old: DagSpec, new: DagSpec, progress: Progress, now: datetime) -> str | None:
     """What a change of the schedule does to the runs, in a sentence; None: it is the same, or there was no run yet."""
     through = progress.scheduled_through
-    if old.schedule == new.schedule or through is None:
+    if through is None or not has_changed(old, new):
         return None
     words = f"The schedule was {_named(old.schedule)} and is {_named(new.schedule)}."
     covered = progress.covered_until or through

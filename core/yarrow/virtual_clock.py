@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TypeAlias
 
 from yarrow.decide import PastView, RunView, TaskDecision, TaskView, decide
@@ -129,7 +130,7 @@ class World:
             data_interval_end=interval.data_interval_end,
             params={},  # nothing that is left of the DAG names any
         )
-        tasks = {task_id: TaskView(task_id, TaskState.NONE) for task_id in spec.tasks}
+        tasks = {task_id: _view(task_id, TaskState.NONE) for task_id in spec.tasks}
         run = _Run(dag, len(dag.runs), view, now, tasks, None)
         dag.runs.append(run)
         dag.queued.append(run)
@@ -159,7 +160,7 @@ class World:
 
     def _move(self, run: _Run, decision: TaskDecision, now: datetime) -> None:
         task_id = decision.task_id
-        run.tasks[task_id] = replace(run.tasks[task_id], state=decision.to_state)
+        run.tasks[task_id] = _view(task_id, decision.to_state)
         if decision.to_state is TaskState.SCHEDULED:
             run.scheduled_at[task_id] = now
             if task_id in run.dag.without_slot:
@@ -223,13 +224,13 @@ class World:
         self._begin(run, task_id, now)
 
     def _begin(self, run: _Run, task_id: str, now: datetime) -> None:
-        run.tasks[task_id] = replace(run.tasks[task_id], state=TaskState.RUNNING, try_number=1)
+        run.tasks[task_id] = _view(task_id, TaskState.RUNNING)
         run.dag.ran += 1
         took = timedelta(seconds=self._durations(run.dag.spec.dag_id, task_id))
 
         def end(later: datetime) -> None:
             if run.tasks[task_id].state is TaskState.RUNNING:
-                run.tasks[task_id] = replace(run.tasks[task_id], state=TaskState.SUCCESS)
+                run.tasks[task_id] = _view(task_id, TaskState.SUCCESS)
                 self._ended(run, task_id, later, was_running=True)
                 self._undecided[run] = None
 
@@ -310,6 +311,12 @@ class World:
                 ended_at = run.ended_at if task_id is None else run.task_ends.get(task_id)
                 if due_at is not None and due_at < min(ended_at or self._end, self._end):
                     yield Miss(dag.spec.dag_id, run.view.logical_date, task_id, due_at, ended_at)
+
+
+@lru_cache(maxsize=100_000)
+def _view(task_id: str, state: TaskState) -> TaskView:
+    """Nothing but its state tells a task instance of one run from that of another."""
+    return TaskView(task_id, state, try_number=1)
 
 
 def _dag(spec: DagSpec, start: datetime) -> _Dag:

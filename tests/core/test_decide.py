@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from deciding import NOW, RUN, SCHEDULED, F, K, N, S, U, dag, decided, moves, reasons, task, view, views
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deciding import NOW, RUN, SCHEDULED, F, K, N, S, U, dag, decided, moves, reasons, task, view, views
 from yarrow.decide import Decisions, TaskDecision, TaskView, decide
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.states import RUN_MOVES, TASK_MOVES, RunState, TaskState
@@ -88,6 +88,14 @@ def test_the_next_moment_is_that_of_the_earliest_retry() -> None:
     )
     assert moves(decisions) == {"c": SCHEDULED}
     assert decisions.wait_until == NOW + timedelta(seconds=3)
+
+
+def test_instances_of_tasks_that_the_dag_does_not_have_are_left_alone() -> None:
+    strangers = [view("gone", F, follow=()), view("lost", TaskState.RUNNING), view("waits", TaskState.UP_FOR_RETRY)]
+    decisions = decide(CHAIN, RUN, [*views(CHAIN, a=S, b=S, c=S).values(), *strangers], NOW, {("gone", -1): 1})
+    assert (decisions.tasks, decisions.wait_until) == ((), None)
+    assert decisions.run is not None
+    assert decisions.run.to_state is RunState.SUCCESS
 
 
 # Branches and short circuits.
@@ -206,6 +214,13 @@ def test_the_failed_tasks_are_named() -> None:
     decisions = decided(spec, **{f"t{number}": F for number in range(7)})
     assert decisions.run is not None
     assert decisions.run.reason == "tasks `t0`, `t1`, `t2`, `t3`, `t4` and 2 more failed"
+
+
+def test_five_failed_tasks_are_all_named() -> None:
+    spec = dag(*(task(f"t{number}") for number in range(5)))
+    decisions = decided(spec, **{f"t{number}": F for number in range(5)})
+    assert decisions.run is not None
+    assert decisions.run.reason == "tasks `t0`, `t1`, `t2`, `t3` and `t4` failed"
 
 
 def test_a_run_that_failed_without_a_failed_task() -> None:
@@ -348,7 +363,7 @@ def finish(spec: DagSpec, states: dict[str, TaskView], task_id: str, chance: ran
         states[task_id] = replace(item, state=outcome, follow=follow)
 
 
-@pytest.mark.parametrize("shape", ["chain", "wide", "layers"])
+@pytest.mark.parametrize("shape", ["chain", "wide", "layers", "setup"])
 @pytest.mark.parametrize("ended", [False, True])
 def test_the_work_of_deciding_grows_with_the_tasks_and_not_faster(
     shape: str, ended: bool, calls: Callable[[Callable[[], object]], int]
@@ -370,6 +385,9 @@ def large_dag(shape: str, size: int) -> DagSpec:
     elif shape == "wide":
         tasks = [task("t0"), *(task(f"t{n}", "t0") for n in range(1, size - 1))]
         tasks.append(task("last", *(f"t{n}" for n in range(1, size - 1))))
+    elif shape == "setup":
+        between = [task(f"t{n}", f"t{n - 1}") for n in range(1, size - 1)]
+        tasks = [task("t0", setup=True), *between, task("last", "t0", f"t{size - 2}", teardown=True)]
     else:
         tasks = [task(f"t{n}", *(f"t{m}" for m in range(max(0, n // 10 * 10 - 10), n // 10 * 10))) for n in range(size)]
     spec = dag(*tasks)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from deciding import (
     NOW,
     QUEUED,
@@ -27,7 +28,6 @@ from deciding import (
     view,
     views,
 )
-
 from yarrow.decide import Decisions, Expansion, TaskDecision, decide
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.states import RunState, TaskState
@@ -254,6 +254,8 @@ def test_an_instance_of_a_group_sees_its_own_index_and_those_outside_see_all() -
     assert moves(decisions) == {("g.q", 0): SCHEDULED, ("g.q", 1): U, "z": U}
     assert reasons(decisions)["g.q", 1] == "upstream task `g.p[1]` failed"
     assert reasons(decisions)["z"] == "upstream task `g.q[1]` could not run"
+    both = reasons(decided(GROUP, {"a": [1, 2]}, a=S, g__p=[F, F], g__q=[N, N]))
+    assert both["g.q", 1] == "upstream task `g.p[1]` failed", "not the first of all, but the one that it sees"
 
 
 def test_an_instance_of_a_group_sees_all_instances_of_a_mapped_task_outside() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from deciding import QUEUED, REMOVED, RUNNING, SCHEDULED, F, K, N, S, U, dag, decided, moves, reasons, task, view
 
+from deciding import QUEUED, REMOVED, RUNNING, SCHEDULED, F, K, N, S, U, dag, decided, moves, reasons, task, view
 from yarrow.decide import Decisions
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.states import RunState, TaskState

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from deciding import (
     NOW,
     QUEUED,
@@ -28,7 +29,6 @@ from deciding import (
     view,
     views,
 )
-
 from yarrow.decide import Decisions, Expansion, TaskDecision, TaskView, decide
 from yarrow.language.spec import DagSpec
 from yarrow.states import TASK_MOVES, RunState, TaskState

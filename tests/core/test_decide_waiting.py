@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
 from deciding import (
     NOW,
     QUEUED,
@@ -26,7 +27,6 @@ from deciding import (
     view,
     views,
 )
-
 from yarrow.decide import Decisions, PastView, Question, TaskDecision, decide
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.states import RunState, TaskState

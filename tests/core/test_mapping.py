@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from deciding import dag, task
 
+from deciding import dag, task
 from yarrow.errors import TemplateError
 from yarrow.mapping import Instance, Xcoms, expand, names_map, visible_xcoms
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from deciding import RUNNING, F, N, S, task
-
 from yarrow.decide import PastView
 from yarrow.past import unmet
 

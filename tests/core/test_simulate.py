@@ -299,6 +299,32 @@ tasks:
     assert "the XCom of `load`, which was not given" in partly.notes[0]
 
 
+GROUP = """
+tasks:
+  files: {operator: python, with: {callable: "lib:files"}}
+  each:
+    expand: {file: "{{ xcom.files }}"}
+    tasks:
+      check: {operator: short_circuit, with: {condition: "{{ map.file != 'b' }}"}}
+      load: {operator: bash, with: {command: "true"}, depends_on: [check], when: "map.file != 'c'"}
+  join: {operator: bash, with: {command: "true"}, depends_on: [each.load], trigger_rule: all_done}
+"""
+
+
+def test_in_a_mapped_group_each_instance_goes_its_own_way() -> None:
+    found = run(GROUP, xcoms={"files": ["a", "b", "c"]})
+    assert [instances(found)["each.load", index] for index in range(3)] == ["success", "skipped", "skipped"]
+    assert [one.follow for one in found.instances if one.task_id == "each.check"] == [None, (), None]
+    assert states(found)["join"] == "success"
+
+
+def test_a_mapped_group_over_an_unknown_list_is_one_of_each_task() -> None:
+    found = run(GROUP)
+    assert [one for one in instances(found) if one[1] == 0] == [("each.check", 0), ("each.load", 0)]
+    assert "`each.check[0]` goes on to everything that comes after it: it names `map.file`" in found.notes[2]
+    assert "`when` of `each.load` is taken as true" in found.notes[3]
+
+
 # Approvals
 
 ASK = """

@@ -65,6 +65,7 @@ def test_a_list_is_run_without_a_shell(context: Any) -> None:
         ("echo {{ params.who }}", "`params.who`"),
         ("echo {{ xcom.a.rows + 1 }} {{ ds }} {{ var.b | upper }}", "`xcom.a.rows` and `var.b`"),
         ("curl -u me:{{ conn.api.password }} x", "`conn.api.password`"),
+        ("cat {{ map.path }}", "`map.path`"),
         ("echo {{ ds }} {{ run_id }}", None),
         (["echo", "{{ params.who }}"], None),
         ('echo "$WHO"', None),

@@ -59,10 +59,14 @@ def test_templates_need_no_exception_from_the_policy() -> None:
         assert text.count("<script") == text.count("<script src=")
 
 
-def test_every_route_but_the_execution_api_only_reads(app: Flask) -> None:
+def test_what_writes_wants_a_token(app: Flask, client: FlaskClient) -> None:
     for rule in app.url_map.iter_rules():
         methods = (rule.methods or set()) - {"OPTIONS", "HEAD"}
-        assert methods == ({"POST"} if rule.endpoint.startswith("execution.") else {"GET"}), rule
+        writes = rule.endpoint.startswith("execution.") or rule.endpoint == "approvals.answer"
+        assert methods == ({"POST"} if writes else {"GET"}), rule
+        if writes:
+            path = rule.rule.replace("<", "").replace(">", "")
+            assert client.post(path, json={}, headers={"X-Yarrow-Protocol": "1"}).status_code == 401, rule
 
 
 def test_a_wrong_method_is_refused_with_what_is_allowed(client: FlaskClient) -> None:

@@ -19,7 +19,10 @@ COMMANDS = {
     "db": ("yarrow.cli.db:db", "Look after the metadata database."),
     "demo": ("yarrow.cli.demo:demo", "Run twelve months of real flights through Yarrow, on this machine."),
     "notifications": ("yarrow.cli.notifications:notifications", "List notifications; try whether one arrives."),
-    "plan-week": ("yarrow.cli.plan_week:plan_week", "Show what the schedules of a folder would bring."),
+    "plan-week": (
+        "yarrow.cli.plan_week:plan_week",
+        "Show what the schedules of a folder would bring: what waits, what is late, and the slots it takes.",
+    ),
     "runs": ("yarrow.cli.runs:runs", "List, show and watch runs."),
     "schedule": ("yarrow.cli.schedule:schedule", "Show when a schedule is due."),
     "schema": ("yarrow.cli.schema:schema", "Print the JSON Schema (2020-12) of a DAG file, for editors."),

@@ -59,7 +59,9 @@ def plan_week(
     recorded: bool,
     as_json: bool,
 ) -> None:
-    """Run the schedules of a folder on a virtual clock, and show what waits, what is late and what it takes.
+    """Show what the schedules of a folder would bring: what waits, what is late, and the slots it takes.
+
+    The schedules run on a virtual clock, with the scheduler's own decisions.
 
     Tasks are taken to succeed at once; a branch goes all ways. Nothing is executed, and nothing is changed.
     """

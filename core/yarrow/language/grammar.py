@@ -149,7 +149,7 @@ DEFAULT_ARGS: Final[Mapping[str, Field]] = {
     "max_map_length": Field(_COUNT, default=1024, doc="How many instances `expand` may give."),
     "deadline": Field(
         DEADLINE,
-        doc="By when the task must have ended: `2h` after the logical date, or `{after: 2h, from: queued_at}`.",
+        doc="By when the task must have succeeded: `2h` after the logical date, or `{after: 2h, from: queued_at}`.",
     ),
     "on_success": Field(TARGETS, doc=f"Whom to tell when it has succeeded: {_NOTICES}"),
     "on_failure": Field(TARGETS, doc=f"Whom to tell when it has failed: {_NOTICES}"),
@@ -258,7 +258,7 @@ DAG: Final[Mapping[str, Field]] = {
     ),
     "deadline": Field(
         DEADLINE,
-        doc="By when a run must have ended: `2h` after its logical date, or `{after: 2h, from: queued_at}`.",
+        doc="By when a run must have succeeded: `2h` after its logical date, or `{after: 2h, from: queued_at}`.",
     ),
     "on_success": Field(TARGETS, doc=f"Whom to tell when a run has succeeded: {_NOTICES}"),
     "on_failure": Field(TARGETS, doc=f"Whom to tell when a run has failed: {_NOTICES}"),

@@ -39,7 +39,7 @@ class ScheduleSpec:
 
 @dataclass(frozen=True, slots=True)
 class DeadlineSpec:
-    """By when a run or a task must have ended; else people are told, whether anything runs or not."""
+    """By when a run or a task must have succeeded; else people are told, whether anything runs or not."""
 
     after: float  # seconds; may be zero
     reference: str = "logical_date"  # logical_date, data_interval_end, queued_at (of the run) or average

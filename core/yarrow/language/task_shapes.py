@@ -9,7 +9,7 @@ from yarrow.language import codes
 from yarrow.language.containers import Field, ListOf, Record, Union
 from yarrow.language.nodes import BrokenNode, MappingNode, Node, ScalarNode, SequenceNode, data, describe
 from yarrow.language.scalars import Boolean, Duration, Enum, Text
-from yarrow.language.shape import FRAGMENT_PATTERN, INVALID, TEMPLATE_PATTERN, Findings, Problem, Schema, Shape
+from yarrow.language.shape import FRAGMENT_PATTERN, INVALID, Findings, Problem, Schema, Shape
 
 MAP_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,99}"
 
@@ -112,13 +112,7 @@ class Expansion(Shape):
         return data(item)
 
     def json_schema(self) -> Schema:
-        value: Schema = {
-            "anyOf": [
-                {"type": ["array", "object"]},
-                {"type": "string", "pattern": TEMPLATE_PATTERN},
-                {"type": "string", "pattern": FRAGMENT_PATTERN},
-            ]
-        }
+        value: Schema = {"anyOf": [{"type": ["array", "object"]}, {"type": "string", "pattern": FRAGMENT_PATTERN}]}
         return {
             "type": "object",
             "minProperties": 1,

@@ -31,7 +31,7 @@ def find_traps(draft: DagDraft, spec: DagSpec, named: Mapping[str, Named]) -> It
     traps = _Traps(draft, spec)
     yield from traps.always_skipped()
     yield from traps.missing_xcoms(named)
-    if spec.run_state == "leaves":
+    if spec.run_state == "leaves" and not spec.fail_fast:
         yield from traps.hidden_failures()
 
 
@@ -58,17 +58,18 @@ class _Traps:
             choices = self._choices(branch)
             if not choices or self._is_enough():
                 continue
-            never = set.intersection(*(self.flow.without(cause.skipped) for cause in choices))
+            tasks = self.spec.tasks
+            sure = [[name for name in cause.skipped if not _may_not_wait(tasks[name])] for cause in choices]
+            never = set.intersection(*map(self.flow.without, sure))
             for task_id in sorted(never - told):
                 task = self.spec.tasks[task_id]
                 if never.isdisjoint(task.upstream) and task.trigger_rule != "all_failed":
-                    yield self._never_chosen(branch, task)
+                    yield self._never_runs(branch, task, any(task_id not in skipped for skipped in sure))
             told |= never
 
-    def _never_chosen(self, branch: TaskSpec, task: TaskSpec) -> Fault:
+    def _never_runs(self, branch: TaskSpec, task: TaskSpec, is_join: bool) -> Fault:
         draft = self.draft.tasks[task.task_id]
-        arms = [name for name in task.upstream if name != branch.task_id]
-        if branch.task_id in task.upstream and not arms:
+        if not is_join:
             message = f"`{task.task_id}` is always skipped: `{branch.task_id}` never chooses it."
             return draft.fault("depends_on", codes.ALWAYS_SKIPPED, message, "Name it in `then`.", warning=True)
         message = (
@@ -96,10 +97,10 @@ class _Traps:
         return list(found.values())
 
     def _not_chosen(self, branch: TaskSpec, follow: Sequence[str]) -> frozenset[str]:
-        """A task that comes after a chosen one as well is not skipped, and no teardown is."""
+        """A task that comes after a chosen one as well is not skipped."""
         kept = {*follow, *self.flow.after(follow)}
         children = self.spec.downstream[branch.task_id]
-        return frozenset(child for child in children if child not in kept and not self.spec.tasks[child].teardown)
+        return frozenset(child for child in children if child not in kept and _can_be_cut(self.spec.tasks[child]))
 
     # An XCom that is not there when its reader runs.
 
@@ -153,7 +154,7 @@ class _Traps:
             return None
         within = [self.spec.tasks[name] for name in self.flow.after([task.task_id])]
         reached = (item for item in within if task.map_group is None or item.map_group == task.map_group)
-        return _Cause(frozenset(item.task_id for item in reached if not item.teardown), why)
+        return _Cause(frozenset(item.task_id for item in reached if _can_be_cut(item)), why)
 
     # A run that succeeds although a task has failed.
 
@@ -197,6 +198,16 @@ class _Traps:
 
     def _is_enough(self) -> bool:
         return self.flow.work > _MAX_WORK
+
+
+def _can_be_cut(task: TaskSpec) -> bool:
+    """Whether a choice before a task may skip it. No teardown is skipped, and `always` does not wait for the choice."""
+    return not task.teardown and task.trigger_rule != "always"
+
+
+def _may_not_wait(task: TaskSpec) -> bool:
+    """Whether a task may have started before one directly before it has ended."""
+    return task.trigger_rule in ("one_success", "one_failed", "one_done") and len(task.upstream) > 1
 
 
 def _passes_on(task: TaskSpec) -> bool:

@@ -20,7 +20,7 @@ from yarrow.params import run_params
 from yarrow.states import RunState
 from yarrow.store.database import Database
 from yarrow.store.records import Record, RunRecord
-from yarrow.store.tables import dag, dag_dataset, dag_run, dag_run_dataset, dataset_event, dataset_pending
+from yarrow.store.tables import Key, dag, dag_dataset, dag_run, dag_run_dataset, dataset_event, dataset_pending
 from yarrow.store.transitions import CHUNK, chunks
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ _SPAN = (
     )
     .where(dataset_pending.c.dag_id == bindparam("of_dag_id"))
 )
-_CONSUME = (
-    delete(dataset_pending)
-    .where(dataset_pending.c.dag_id == bindparam("of_dag_id"))
-    .returning(dataset_pending.c.event_id)
+_PENDING = dataset_pending.c.dag_id == bindparam("of_dag_id")
+_KEEP = insert(dag_run_dataset).from_select(
+    ["dag_run_id", "event_id"], select(bindparam("of_run", type_=Key), dataset_pending.c.event_id).where(_PENDING)
 )
+_CONSUME = delete(dataset_pending).where(_PENDING)
 
 
 def published(
@@ -245,9 +245,8 @@ class Datasets:
                 at=now,
             )
         if record is not None:
-            consumed = connection.execute(_CONSUME, {"of_dag_id": spec.dag_id}).scalars()
-            rows = [{"dag_run_id": record.id, "event_id": consumed_id} for consumed_id in consumed]
-            connection.execute(insert(dag_run_dataset), rows)
+            connection.execute(_KEEP, {"of_dag_id": spec.dag_id, "of_run": record.id})
+            connection.execute(_CONSUME, {"of_dag_id": spec.dag_id})
         return record
 
 

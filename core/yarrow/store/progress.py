@@ -11,7 +11,7 @@ from sqlalchemy import Connection, and_, func, select
 from yarrow.language.spec import DagSpec
 from yarrow.store.tables import dag, dag_run
 from yarrow.store.transitions import CHUNK, SCHEDULER, chunks, history_line
-from yarrow.upcoming import Progress, change_of_schedule
+from yarrow.upcoming import Progress, change_of_schedule, has_changed
 
 _NEWEST = and_(
     dag_run.c.dag_id == dag.c.dag_id,
@@ -38,7 +38,7 @@ def schedule_changes(
     connection: Connection, changes: Iterable[tuple[DagSpec, DagSpec]], now: datetime
 ) -> list[dict[str, Any]]:
     """The lines of the history for DAGs whose (old, new) specs have different schedules and that have had a run."""
-    changed = {new.dag_id: (old, new) for old, new in changes if old.schedule != new.schedule}
+    changed = {new.dag_id: (old, new) for old, new in changes if has_changed(old, new)}
     lines = []
     for dag_id, progress in progress_of(connection, changed).items() if changed else ():
         reason = change_of_schedule(*changed[dag_id], progress, now)

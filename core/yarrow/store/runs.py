@@ -66,17 +66,18 @@ class Runs:
                 `scheduled_through`, which becomes this run's logical date. The pointer never moves backwards.
 
         Returns:
-            None when the run exists already; the pointer is moved all the same.
+            None when the run exists already; the pointer is moved all the same. None, too, when the DAG has moved on:
+            it got another version, or is scheduled past this run.
         """
         at = self._database.now(now)
         row = _run_row(spec, version, run_id, run_type, interval, params, triggered_by, at)
 
         def work(connection: Connection) -> RunRecord | None:
+            if advance is not None and not _advance(connection, spec.dag_id, version, interval[0], advance):
+                return None
             record = self._insert(connection, spec, row)
-            if advance is not None:
-                _advance(connection, spec.dag_id, interval[0], advance)
-                if deadlines.known_beforehand(spec):
-                    deadlines.expect(self._database, connection, [spec.dag_id])
+            if advance is not None and deadlines.known_beforehand(spec):
+                deadlines.expect(self._database, connection, [spec.dag_id])
             return record
 
         return self._database.write(work)
@@ -362,15 +363,21 @@ def _run_row(
 
 
 def _advance(
-    connection: Connection, dag_id: str, through: datetime, following: tuple[datetime | None, datetime | None]
-) -> None:
+    connection: Connection,
+    dag_id: str,
+    version: str,
+    through: datetime,
+    following: tuple[datetime | None, datetime | None],
+) -> bool:
+    """Moves the pointer of a DAG on. Returns False, and changes nothing, when the DAG has moved on by itself."""
     behind = or_(dag.c.scheduled_through.is_(None), dag.c.scheduled_through < through)
     next_logical_date, next_run_after = following
-    connection.execute(
+    statement = (
         update(dag)
-        .where(and_(dag.c.dag_id == dag_id, behind))
+        .where(and_(dag.c.dag_id == dag_id, dag.c.version == version, behind))
         .values(scheduled_through=through, next_logical_date=next_logical_date, next_run_after=next_run_after)
     )
+    return connection.execute(statement).rowcount == 1
 
 
 def _one_run(connection: Connection, dag_id: str, run_id: str) -> RunRecord:

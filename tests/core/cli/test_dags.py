@@ -151,6 +151,29 @@ def test_lint_warns_of_a_queue_that_is_not_configured(yarrow: Yarrow, tmp_path: 
     assert "warning YRW090: The queue `gpu` of the task `a` is not configured. There are: default" in answer.stdout
 
 
+def test_lint_knows_how_long_past_runs_took(
+    yarrow: Yarrow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took = {"orders": {"load": 5400.0, "report": 1800.0}}
+    monkeypatch.setattr("yarrow.store.history.History.durations", lambda self: took)
+    file = tmp_path / "orders.yaml"
+    text = "tasks: {load: {operator: empty}, report: {operator: empty, depends_on: [load]}}\n"
+    file.write_text(f"deadline: {{after: 119m, from: queued_at}}\n{text}")
+    answer = yarrow("dags", "lint", file)
+    assert answer.exit_code == 0
+    assert "orders.yaml:1:11: warning YRW094" in answer.stdout
+    assert "past runs took 2h on the way load → report" in answer.stdout
+    file.write_text(f"deadline: 2h\n{text}")
+    assert yarrow("dags", "lint", file).stdout == "No fault.\n"
+
+
+def test_lint_of_a_deadline_without_a_database(yarrow: Yarrow, home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "orders.yaml"
+    file.write_text("deadline: 1s\ntasks: {load: {operator: empty}}\n")
+    assert yarrow("dags", "lint", file).stdout == "No fault.\n"
+    assert not home.exists()
+
+
 def test_schema(yarrow: Yarrow) -> None:
     schema = yarrow("schema").json()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"

@@ -20,6 +20,8 @@ def test_a_folder_with_all_its_subfolders(folder: Folder) -> None:
             "sub/again.yaml": f"dag_id: good\n{GOOD}",
             "sub/uses.yaml": "tasks: !file ../parts/tasks.yaml\n",
             "parts/tasks.yaml": "a: {operator: nothing}\n",
+            "good.tests.yaml": "nonsense",
+            "sub/again.tests.yml": "nonsense",
             ".hidden/x.yaml": "nonsense",
             "sub/.x.yaml": "nonsense",
             "notes.txt": "nonsense",

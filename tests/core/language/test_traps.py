@@ -80,7 +80,8 @@ def test_one_choice_that_lets_it_run_is_enough(load: Load) -> None:
 
 
 def test_a_task_that_no_choice_names(load: Load) -> None:
-    (fault,) = traps(load(BRANCH + "  other: {operator: nothing, depends_on: [b]}\n"), codes.ALWAYS_SKIPPED)
+    other = "  other: {operator: nothing, depends_on: [b, root]}\n  root: {operator: nothing}\n"
+    (fault,) = traps(load(BRANCH + other), codes.ALWAYS_SKIPPED)
     assert fault.message == "`other` is always skipped: `b` never chooses it."
     assert fault.line == 7
 
@@ -88,6 +89,15 @@ def test_a_task_that_no_choice_names(load: Load) -> None:
 def test_teardowns_are_never_skipped_by_a_branch(load: Load) -> None:
     text = BRANCH + "  down: {operator: nothing, teardown: true, depends_on: [b]}\n"
     assert traps(load(text), codes.ALWAYS_SKIPPED) == []
+
+
+def test_what_does_not_wait_for_the_branch_may_run(load: Load) -> None:
+    text = (
+        BRANCH + "  root: {operator: nothing}\n  other: {operator: nothing, depends_on: [b, root], trigger_rule: %s}\n"
+    )
+    assert traps(load(text % "always"), codes.ALWAYS_SKIPPED) == []
+    assert traps(load(text % "one_success"), codes.ALWAYS_SKIPPED) == []
+    assert len(traps(load(text % "all_done"), codes.ALWAYS_SKIPPED)) == 1
 
 
 def test_a_choice_that_is_a_template_is_not_guessed_at(load: Load) -> None:

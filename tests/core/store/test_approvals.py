@@ -2,8 +2,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from together import together
 
+from together import together
 from yarrow.decisions import Decisions, Question, TaskDecision
 from yarrow.errors import Conflict, NotFound
 from yarrow.language.spec import TaskSpec

@@ -119,10 +119,10 @@ def test_the_schedule_pointer_is_set_and_becomes_due(stage) -> None:
 
 def test_a_schedule_computed_for_an_older_state_is_refused(stage) -> None:
     catalog = stage.store.catalog
-    spec = stage.dag()
-    stage.publish(spec)
+    stage.publish(stage.dag())
     (old,) = catalog.unscheduled()
-    stage.publish(stage.dag(description="changed"))
+    spec = stage.dag(description="changed")
+    stage.publish(spec)
     assert not catalog.set_schedule(old, next_logical_date=JANUARY, next_run_after=JANUARY)
     (now,) = catalog.unscheduled()
     interval = (JANUARY, JANUARY, FEBRUARY, FEBRUARY)

@@ -105,9 +105,11 @@ def wide_dag(stage: Any, name: str) -> Any:
     return stage.dag(name, [stage.task("a", priority_weight=9, **{limit: 1})], max_active_tasks=9999)
 
 
-def test_a_version_without_the_limit_is_not_held_up_by_one_that_has_it(stage: Any) -> None:
-    old = stage.dag(tasks=[stage.task("a", max_active_tis_per_dag=1)], max_active_runs=100)
-    new = stage.dag(tasks=[stage.task("a")], max_active_runs=100)
+@pytest.mark.parametrize("limit", [None, 4])
+def test_a_version_with_a_wider_limit_is_not_held_up_by_one_with_a_narrow_one(stage: Any, limit: int | None) -> None:
+    old, new = (
+        stage.dag(tasks=[stage.task("a", max_active_tis_per_dag=most)], max_active_runs=100) for most in (1, limit)
+    )
     stage.publish(old)
     runs = [stage.run(old, f"old{number}") for number in range(70)]
     stage.publish(new)

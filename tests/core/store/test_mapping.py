@@ -1,8 +1,8 @@
 from typing import Any
 
 import pytest
-from together import together
 
+from together import together
 from yarrow.decisions import Decisions, Expansion, TaskDecision
 from yarrow.errors import NotFound
 from yarrow.language.spec import TaskSpec

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from together import together
 
+from together import together
 from yarrow.decisions import Decisions, PastView, TaskDecision
 from yarrow.language.spec import DagSpec
 from yarrow.states import RunState, TaskState

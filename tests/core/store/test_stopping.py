@@ -2,7 +2,9 @@ from datetime import timedelta
 
 import pytest
 
-from yarrow.errors import NotFound, Refused
+from yarrow.decisions import Question, TaskDecision
+from yarrow.errors import Conflict, NotFound, Refused
+from yarrow.language.spec import TaskSpec
 from yarrow.states import AttemptState, TaskState
 
 FAILED, SCHEDULED = TaskState.FAILED, TaskState.SCHEDULED
@@ -99,3 +101,30 @@ def test_an_unknown_task_can_not_be_stopped(stage) -> None:
     stage.begin()
     with pytest.raises(NotFound):
         stage.store.attempts.cancel("d", "r", "x", who="ann")
+
+
+def test_what_asks_a_person_is_stopped_and_asks_no_more(stage) -> None:
+    spec = stage.dag(tasks=[TaskSpec("a", "approval", {"message": "Go on?"})])
+    stage.publish(spec)
+    run = stage.run(spec)
+    stage.decide(run, TaskDecision("a", TaskState.NONE, TaskState.AWAITING_INPUT, question=Question("Go on?")))
+    assert stage.store.attempts.cancel("d", "r", "a", who="ann", reason="no need")
+    assert (stage.instance(run).state, stage.instance(run).reason) == (FAILED, "no need")
+    assert stage.store.approvals.open() == []
+    with pytest.raises(Conflict):
+        stage.store.approvals.answer("d", "r", "a", approve=True, who="bob")
+
+
+def test_one_instance_of_a_mapped_task_is_stopped(stage) -> None:
+    spec = stage.dag(tasks=[stage.task("a", expand={"n": []})])
+    stage.publish(spec)
+    run = stage.run(spec)
+    stage.decide(
+        run,
+        *[TaskDecision("a", TaskState.NONE, SCHEDULED, map_index=index) for index in range(3)],
+        expand={"a": 3},
+    )
+    assert stage.store.attempts.cancel("d", "r", "a", 1, who="ann")
+    assert [one.state for one in stage.store.runs.task_instances(run.id)] == [SCHEDULED, FAILED, SCHEDULED]
+    with pytest.raises(NotFound):
+        stage.store.attempts.cancel("d", "r", "a", who="ann")

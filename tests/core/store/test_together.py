@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from together import together
 
+from together import together
 from yarrow.decide import Decisions, TaskDecision
 from yarrow.errors import Refused
 from yarrow.protocol import Heartbeat, Report, RunningAttempt
@@ -24,7 +24,7 @@ def schedule_until_done(store: Store, run_id: int) -> None:
             moves = [
                 TaskDecision(view.task_id, view.state, TaskState.SCHEDULED)
                 for view in snapshot.tasks
-                if view.state in (TaskState.NONE, TaskState.UP_FOR_RETRY)
+                if view.state in (TaskState.NONE, TaskState.UP_FOR_RETRY, TaskState.UP_FOR_RESCHEDULE)
             ]
             store.runs.apply(id, Decisions(tuple(moves)), snapshot.record.change_seq)
         store.attempts.grant(20)
@@ -37,8 +37,9 @@ def work_until_done(store: Store, run_id: int, worker: str) -> None:
         while claimed is not None:
             running = (RunningAttempt(claimed.attempt_id, 1.0),)
             store.attempts.heartbeat(Heartbeat(worker, "h", 1, ["default"], 1, "0", running), 60)
-            state = dice.choice(["success", "success", "failed", "cancelled"])
-            report = Report(claimed.attempt_id, state, xcom=worker, has_xcom=True)
+            state = dice.choice(["success", "success", "failed", "cancelled", "deferred"])
+            soon = claimed.lease_until.isoformat()
+            report = Report(claimed.attempt_id, state, xcom=worker, has_xcom=True, resume_at=soon)
             claimed = store.attempts.finish(report, claimed.nonce, worker, next_for="default").next
 
 
@@ -46,7 +47,9 @@ def work_until_done(store: Store, run_id: int, worker: str) -> None:
 def test_schedulers_workers_and_people_at_once(postgres_stage: Any, postgres_url: str) -> None:
     stage = postgres_stage
     stage.store.workers.set_pools({"default_pool": 20})
-    spec = stage.dag(tasks=[stage.task(f"t{number}", retries=2, retry_delay=0.0) for number in range(60)])
+    # Tasks that look at the run before make each end of theirs touch other runs as well; those that publish, DAGs.
+    fields = {"retries": 2, "retry_delay": 0.0, "depends_on_past": True, "outlets": ("done",)}
+    spec = stage.dag(tasks=[stage.task(f"t{number}", max_active_tis_per_dag=1, **fields) for number in range(60)])
     stage.publish(spec)
     run = stage.run(spec)
     stores = [Store.open(postgres_url, clock=stage.clock) for _ in range(6)]

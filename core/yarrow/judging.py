@@ -1,0 +1,59 @@
+"""Says of a task instance that has not started what its setups and its trigger rule make of it, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.run_end import label
+from yarrow.standing import Standing
+from yarrow.states import TaskState
+from yarrow.trigger_rules import TEARDOWN_RULE, Judgement, Verdict, judge
+
+_WAIT = (Verdict.WAIT, None)
+_RUN = (Verdict.RUN, None)
+
+_ENDED: Mapping[TaskState, str] = {
+    TaskState.SUCCESS: "succeeded",
+    TaskState.SKIPPED: "was skipped",
+    TaskState.FAILED: "failed",
+    TaskState.UPSTREAM_FAILED: "could not run",
+}
+
+
+def verdict(spec: DagSpec, standing: Standing, task: TaskSpec, map_index: int) -> tuple[Verdict, str | None]:
+    """Returns what is to become of an instance, and a sentence about why if it ends without running."""
+    if not task.upstream or task.trigger_rule == "always":
+        return _RUN
+    ready = True
+    required = spec.required_setups
+    if required and (setups := required.get(task.task_id)):
+        judgement = judge("all_success", standing.counts_among(setups, task, map_index))
+        if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
+            return judgement.verdict, because(standing, task, map_index, judgement, setups, "setup")
+        ready = judgement.verdict is Verdict.RUN
+    counts = standing.counts(task, map_index)
+    if counts is None:
+        return _WAIT
+    judgement = judge(task.trigger_rule, counts)
+    if judgement.verdict is Verdict.WAIT:
+        return _WAIT
+    if judgement.verdict is Verdict.RUN:
+        return _RUN if ready else _WAIT
+    reason = because(standing, task, map_index, judgement, task.upstream, "upstream task")
+    plain = task.trigger_rule in ("all_success", TEARDOWN_RULE)
+    return judgement.verdict, reason if plain else f"{reason} (trigger rule `{task.trigger_rule}`)"
+
+
+def because(
+    standing: Standing, task: TaskSpec, map_index: int, judgement: Judgement, task_ids: Iterable[str], what: str
+) -> str:
+    """Why an instance ends by a judgement on some tasks, naming the first of their instances that was enough for it."""
+    for task_id in task_ids if judgement.because else ():
+        state = standing.single[task_id]
+        if state is not None:
+            if state in judgement.because:
+                return f"{what} `{task_id}` {_ENDED[state]}"
+        elif found := standing.first_seen(task_id, task, map_index, judgement.because):
+            return f"{what} {label(found)} {_ENDED[standing.state(*found)]}"
+    return judgement.reason
