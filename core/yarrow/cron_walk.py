@@ -1,14 +1,19 @@
 """Walks through the local times that a cron expression names, in both directions.
 
-The walk is on naive local time, day by day; what a local time means on the clock of a zone is `yarrow.dst`'s affair.
+The walk is on naive local time; what a local time means on the clock of a zone is `yarrow.dst`'s affair. croniter walks
+where the fields are plain lists. With `L` and `#` it loses its way (`0 0 1 * 5#3` finds no date at all, `0 0 22 * 0L`
+drops one of the two kinds of day), so those expressions are walked here, day by day.
 """
 
 from __future__ import annotations
 
 import calendar
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, date, datetime, time
+
+from croniter import CroniterError, croniter
 
 LAST = -1
 """Where the number of a weekday within its month stands, as the 3 of `5#3`: the last one."""
@@ -78,8 +83,32 @@ class Cron:
             and local.day in self._days_of(local.year, local.month)
         )
 
+    @property
+    def plain(self) -> bool:
+        """Whether it has neither `L` nor `#`."""
+        return not self.last_day and not self.nth_weekdays
+
     def forward(self, after: datetime) -> Iterator[datetime]:
         """Yields the naive local times later than the naive `after`, in order, to the end of the calendar."""
+        return self._croniter_forward(after) if self.plain else self._days_forward(after)
+
+    def back(self, before: datetime) -> Iterator[datetime]:
+        """Yields the naive local times not later than the naive `before`, newest first, to the calendar's beginning."""
+        return self._croniter_back(before) if self.plain else self._days_back(before)
+
+    def _croniter_forward(self, after: datetime) -> Iterator[datetime]:
+        walk = croniter(self.canonical, after.replace(second=0, microsecond=0))
+        with suppress(CroniterError, OverflowError, ValueError):  # the end of the calendar
+            while True:
+                yield walk.get_next(datetime)
+
+    def _croniter_back(self, before: datetime) -> Iterator[datetime]:
+        walk = croniter(self.canonical, before.replace(second=30, microsecond=0))
+        with suppress(CroniterError, OverflowError, ValueError):
+            while True:
+                yield walk.get_prev(datetime)
+
+    def _days_forward(self, after: datetime) -> Iterator[datetime]:
         for year in range(after.year, MAXYEAR + 1):
             for month in sorted(self.months):
                 if (year, month) < (after.year, after.month):
@@ -87,8 +116,7 @@ class Cron:
                 for day in self._days_of(year, month):
                     yield from self._later(datetime.combine(date(year, month, day), time.min), after)
 
-    def back(self, before: datetime) -> Iterator[datetime]:
-        """Yields the naive local times not later than the naive `before`, newest first, to the calendar's beginning."""
+    def _days_back(self, before: datetime) -> Iterator[datetime]:
         for year in range(before.year, MINYEAR - 1, -1):
             for month in sorted(self.months, reverse=True):
                 if (year, month) > (before.year, before.month):

@@ -42,7 +42,7 @@ def assume(spec: DagSpec, unknown: Collection[str]) -> Assumed:
             maps[task_id] = frozenset(unknown_lists)
             lists[task_id] = (
                 f"`{task_id}` is taken as one task instance: its `expand` names "
-                f"{xcoms_of(_named(unknown_lists.values()) & set(unknown))}."
+                f"{xcoms_of(_named(unknown_lists.values(), unknown))}."
             )
             values: dict[str, Json] = {
                 name: [None] if name in unknown_lists else value for name, value in (task.expand or {}).items()
@@ -112,14 +112,14 @@ def _unknown_lists(task: TaskSpec, unknown: Collection[str]) -> dict[str, Json]:
     return {
         name: value
         for name, value in (task.expand or {}).items()
-        if isinstance(value, str) and _named([value]) & set(unknown)
+        if isinstance(value, str) and _named([value], unknown)
     }
 
 
-def _named(values: Iterable[Json]) -> set[str]:
-    """The tasks whose XComs some templates name."""
-    paths = (path for value in values for path in template_names(value))
-    return {str(path[1]) for path in paths if path[0] == "xcom" and len(path) > 1}
+def _named(values: Iterable[Json], task_ids: Collection[str]) -> set[str]:
+    """Those of some tasks whose XComs some templates name. A task of a group has several parts in its path."""
+    paths = (path for value in values for path in template_names(value) if path[0] == "xcom")
+    return {".".join(path[1:end]) for path in paths for end in range(2, len(path) + 1)} & set(task_ids)
 
 
 def _why_unknown(when: str, when_xcoms: Collection[str], unknown: Collection[str], maps: Collection[str]) -> str | None:

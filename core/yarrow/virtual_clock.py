@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TypeAlias
 
+from yarrow.cron import is_continuous, is_once
 from yarrow.decide import PastView, RunView, TaskDecision, TaskView, decide
 from yarrow.errors import NotFound, UsageError
 from yarrow.forecast import Capacity, DagForecast, Durations, Forecast, Miss
@@ -326,10 +327,10 @@ def _dag(spec: DagSpec, start: datetime) -> _Dag:
 
 def _fires(spec: DagSpec, start: datetime) -> Iterator[Interval]:
     """The runs of a schedule that are due from an instant on."""
-    if spec.schedule is None or spec.schedule.datasets or spec.schedule.cron == "@continuous":
+    if spec.schedule is None or spec.schedule.datasets or is_continuous(spec.schedule.cron):
         return
     timetable = Timetable.of(spec.schedule, spec.start_date or NO_START, spec.end_date)
-    if spec.schedule.cron == "@once" and spec.start_date is None:
+    if is_once(spec.schedule.cron) and spec.start_date is None:
         return
     upcoming = next(iter(timetable.starting_after(start - timedelta(microseconds=1), 1)), None)
     while upcoming is not None:

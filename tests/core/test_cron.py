@@ -216,6 +216,19 @@ def test_croniter_says_the_same_where_it_understands(
     assert list(itertools.islice(cron.forward(start), 5)) == expected
 
 
+@settings(deadline=None, max_examples=40)
+@given(expressions(), starts)
+def test_the_walk_by_days_agrees_with_the_other_one(
+    expression: tuple[str, list[set[Any] | None]], start: datetime
+) -> None:
+    try:
+        cron = parse_cron(expression[0])
+    except ValueError:
+        return
+    assert list(itertools.islice(cron.forward(start), 5)) == list(itertools.islice(cron._days_forward(start), 5))
+    assert list(itertools.islice(cron.back(start), 5)) == list(itertools.islice(cron._days_back(start), 5))
+
+
 @pytest.mark.parametrize("day", [29, 30, 31])
 def test_the_last_days_of_short_months(day: int) -> None:
     values: list[set[Any] | None] = [{0}, {0}, {day}, None, None]

@@ -271,6 +271,21 @@ def test_an_unknown_list_is_one_unknown_value_and_that_is_said() -> None:
     )
 
 
+def test_an_unknown_list_of_a_task_in_a_group_is_known_by_its_full_id() -> None:
+    text = """
+tasks:
+  disk:
+    tasks:
+      files: {operator: python, with: {callable: "lib:files"}}
+  load: {operator: bash, with: {command: "true"}, expand: {file: "{{ xcom.disk.files.found }}"}}
+"""
+    found = run(text)
+    assert instances(found)["load", 0] == "success"
+    assert found.notes == (
+        "`load` is taken as one task instance: its `expand` names the XCom of `disk.files`, which was not given.",
+    )
+
+
 def test_a_condition_over_an_unknown_value_of_map_counts_as_true() -> None:
     found = run(MAPPED.replace("retries: 1", "when: \"map.file != 'x'\""))
     assert instances(found)["load", 0] == "success"

@@ -12,7 +12,7 @@ from yarrow.config import load_config
 from yarrow.dag_check import CheckResult, check
 from yarrow.errors import UsageError
 from yarrow.language.faults import Fault
-from yarrow.language.fixtures import load_tests, file_of_tests
+from yarrow.language.fixtures import file_of_tests, load_tests
 from yarrow.language.lint import load_paths
 from yarrow.language.loader import LoadResult
 

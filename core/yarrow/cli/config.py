@@ -10,8 +10,8 @@ import click
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.config import SETTINGS, Config, load, load_config
 from yarrow.secrets import MASK, looks_secret
-from yarrow.tokens import load_or_create_key
 from yarrow.tokens import api_token as make_api_token
+from yarrow.tokens import load_or_create_key
 from yarrow.tokens import worker_token as make_worker_token
 
 

@@ -25,9 +25,7 @@ STYLES = {
     "up_for_retry": "yellow",
     "up_for_reschedule": "cyan",
     "awaiting_input": "yellow",
-    "up_for_reschedule": "turquoise2",
-    "deferred": "turquoise2",
-    "awaiting_input": "bright_yellow",
+    "deferred": "cyan",
     "skipped": "magenta",
     "none": "bright_black",
 }

@@ -71,7 +71,7 @@ def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
         "interval": interval,
         "took": seconds_between(run.started_at, run.ended_at) or "-",
         "params": ", ".join(f"{name}={value!r}" for name, value in run.params.items()) or "-",
-        "started by": run.triggered_by or "the schedule",
+        "started by": run.triggered_by or ("data sets" if run.run_type == "dataset" else "the schedule"),
     }
     for name, value in facts.items():
         click.echo(f"  {name + ':':<11} {value}")

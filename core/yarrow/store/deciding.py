@@ -154,13 +154,16 @@ def apply(
     spec = specs.get(connection, run.dag_id, run.version)
     act = _Act(database, connection, specs, spec, run, queued_timeout, who, at)
     expanded = [expand(connection, run, spec, one, at=at, who=who) for one in decisions.expansions]
-    complete = _move_tasks(act, decisions.tasks) and all(expanded)
+    moved, succeeded = _move_tasks(act, decisions.tasks)
+    complete = all(expanded) and moved == len(decisions.tasks)
     settled = {"quarantine_until": None, "quarantine_count": 0}
     if decisions.run is not None:
-        return complete and _end_run(act, decisions.run, seen_seq, settled)
-    if run.decided_seq <= seen_seq:  # else another scheduler has decided on a later state
+        complete = complete and _end_run(act, decisions.run, seen_seq, settled)
+    elif run.decided_seq <= seen_seq:  # else another scheduler has decided on a later state
         seen = {"decided_seq": seen_seq, "wait_until": decisions.wait_until, "reason": None} if complete else {}
         connection.execute(_UPDATE_RUN, {"subject_id": id, **settled, **seen})
+    for subject in succeeded:
+        outlets.publish(database, connection, spec, subject, at)
     return complete
 
 
@@ -201,8 +204,12 @@ def _end_run(act: _Act, decision: RunDecision, seen_seq: int, settled: Mapping[s
     return True
 
 
-def _move_tasks(act: _Act, decisions: Sequence[TaskDecision]) -> bool:
-    """Makes the moves, those that are alike with few statements. Returns whether each was possible."""
+def _move_tasks(act: _Act, decisions: Sequence[TaskDecision]) -> tuple[int, list[Subject]]:
+    """Makes the moves, those that are alike with few statements.
+
+    Returns:
+        How many were possible, and the task instances that succeeded by it.
+    """
     subjects = _subjects(act, decisions)
     alike: dict[tuple[Any, ...], list[TaskDecision]] = {}
     for decision in decisions:
@@ -218,9 +225,7 @@ def _move_tasks(act: _Act, decisions: Sequence[TaskDecision]) -> bool:
             succeeded += found
     if any(decision.to_state.finished for decision in decisions):
         touch_later_runs(act.connection, act.spec, act.run.id, act.run.logical_date)
-    for subject in succeeded:
-        outlets.publish(act.database, act.connection, act.spec, subject, act.at)
-    return moved == len(decisions)
+    return moved, succeeded
 
 
 def _subjects(act: _Act, decisions: Sequence[TaskDecision]) -> dict[Instance, Subject]:

@@ -303,11 +303,18 @@ class RunsOfOneDag(RuleBasedStateMachine):
 
     @precondition(lambda self: self.now < START + timedelta(seconds=TIMEOUT / 2))
     @rule(
-        number=st.integers(0, 1), task_id=st.sampled_from(["q", "a", "z"]), sure=st.sampled_from([False, False, True])
+        number=st.integers(0, 1),
+        instance=st.sampled_from([("m", -1), ("q", -1), ("m", 0), ("a", -1), ("z", -1)]),
+        chance=st.integers(0, 2),
     )
-    def stop(self, number: int, task_id: str, sure: bool) -> None:
-        if sure:
-            self.store.attempts.cancel("d", f"r{number}", task_id, who="bob")
+    def stop(self, number: int, instance: tuple[str, int], chance: int) -> None:
+        if chance < 2:
+            return
+        task_id, map_index = instance
+        try:
+            self.store.attempts.cancel("d", f"r{number}", task_id, map_index, who="bob")
+        except NotFound:
+            assert task_id == "m"  # not expanded yet, or expanded already
         self.remember_ends()
 
     @rule(seconds=st.sampled_from([1.0, POKE + 1, LEASE + 1, PATIENCE + 1.0]))

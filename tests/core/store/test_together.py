@@ -1,6 +1,8 @@
 """Many at once on PostgreSQL: schedulers, workers and people, and nobody sees an error."""
 
 import random
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,14 +11,19 @@ from sqlalchemy import text
 from together import together
 from yarrow.decide import Decisions, TaskDecision
 from yarrow.errors import Refused
+from yarrow.language.spec import ScheduleSpec
 from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import TaskState
 from yarrow.store import Store
 from yarrow.store.database import Database
 
 
-def schedule_until_done(store: Store, run_id: int) -> None:
-    while any(not one.state.finished for one in store.runs.task_instances(run_id)):
+def under_way(store: Store, run_ids: Sequence[int]) -> bool:
+    return any(not one.state.finished for id in run_ids for one in store.runs.task_instances(id))
+
+
+def schedule_until_done(store: Store, run_ids: Sequence[int]) -> None:
+    while under_way(store, run_ids):
         for id in store.runs.undecided():
             snapshot = store.runs.snapshot(id)
             if snapshot is None:
@@ -30,9 +37,9 @@ def schedule_until_done(store: Store, run_id: int) -> None:
         store.attempts.grant(20)
 
 
-def work_until_done(store: Store, run_id: int, worker: str) -> None:
+def work_until_done(store: Store, run_ids: Sequence[int], worker: str) -> None:
     dice = random.Random(worker)
-    while any(not one.state.finished for one in store.runs.task_instances(run_id)):
+    while under_way(store, run_ids):
         claimed = store.attempts.next_for("default", worker, 60)
         while claimed is not None:
             running = (RunningAttempt(claimed.attempt_id, 1.0),)
@@ -49,27 +56,27 @@ def test_schedulers_workers_and_people_at_once(postgres_stage: Any, postgres_url
     stage.store.workers.set_pools({"default_pool": 20})
     # Tasks that look at the run before make each end of theirs touch other runs as well; those that publish, DAGs.
     fields = {"retries": 2, "retry_delay": 0.0, "depends_on_past": True, "outlets": ("done",)}
-    spec = stage.dag(tasks=[stage.task(f"t{number}", max_active_tis_per_dag=1, **fields) for number in range(60)])
-    stage.publish(spec)
-    run = stage.run(spec)
+    spec = stage.dag(tasks=[stage.task(f"t{number}", max_active_tis_per_dag=1, **fields) for number in range(20)])
+    stage.publish(spec, stage.dag("reader", schedule=ScheduleSpec(datasets=("done",))))
+    run_ids = [stage.run(spec, f"r{day}", stage.clock() + timedelta(days=day)).id for day in range(3)]
     stores = [Store.open(postgres_url, clock=stage.clock) for _ in range(6)]
 
     def cancel(store: Store) -> None:
         for number in range(0, 60, 7):
-            store.attempts.cancel("d", "r", f"t{number}", who="ann")
+            store.attempts.cancel("d", f"r{number % 3}", f"t{number % 20}", who="ann")
 
     errors = together(
-        lambda: schedule_until_done(stores[0], run.id),
-        lambda: schedule_until_done(stores[1], run.id),
-        lambda: work_until_done(stores[2], run.id, "w1"),
-        lambda: work_until_done(stores[3], run.id, "w2"),
-        lambda: work_until_done(stores[4], run.id, "w3"),
+        lambda: schedule_until_done(stores[0], run_ids),
+        lambda: schedule_until_done(stores[1], run_ids),
+        lambda: work_until_done(stores[2], run_ids, "w1"),
+        lambda: work_until_done(stores[3], run_ids, "w2"),
+        lambda: work_until_done(stores[4], run_ids, "w3"),
         lambda: cancel(stores[5]),
     )
     for store in stores:
         store.close()
     assert errors == []
-    for instance in stage.store.runs.task_instances(run.id):
+    for instance in [one for id in run_ids for one in stage.store.runs.task_instances(id)]:
         attempts = stage.store.attempts.attempts(instance.id)
         assert sum(one.state == "success" for one in attempts) == (instance.state is TaskState.SUCCESS)
         assert sum(one.state == "failed" for one in attempts) <= 3
