@@ -9,7 +9,7 @@
     POST /execution/v1/cache      Bearer <attempt token>  {"key"}
                                   -> 200 {"hit", "has_xcom", "xcom", "attempt_id", "run_id"}
     POST /execution/v1/task-state Bearer <attempt token>  {"dag_id", "task_id", "logical_date"}
-                                  -> 200 {"state", "run_id"}     both null: there is no such run; task_id null: of the run
+                                  -> 200 {"state", "run_id"}     null: there is no such run; task_id null: the run
     POST /execution/v1/trigger    Bearer <attempt token>  {"dag_id", "params", "logical_date"}       -> 200 {"run_id"}
     POST /execution/v1/heartbeat  Bearer <worker token>   Heartbeat  -> 200 HeartbeatReply
 

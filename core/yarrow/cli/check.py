@@ -24,7 +24,7 @@ from yarrow.language.loader import LoadResult
 def dag_check(paths: tuple[Path, ...], want_all: bool, as_json: bool) -> None:
     """Run the tests beside DAG files: `late_flights.tests.yaml` beside `late_flights.yaml`.
 
-    PATHS are DAG files and folders; by default the DAG folder. Nothing is executed, so that it takes milliseconds. Exits
+    PATHS are DAG files and folders; by default the DAG folder. Nothing is executed, so it takes milliseconds. Exits
     with 1 when a test fails, and with 2 when a file has faults or there is no test.
     """
     results, faults = load_paths(paths or [load_config().dags_folder])

@@ -10,7 +10,9 @@ DAG = """
 params: {limit: {type: integer, default: 3}}
 tasks:
   count: {operator: bash, with: {command: echo 4}}
-  choose: {operator: branch, with: {conditions: [{if: "{{ xcom.count | int > params.limit }}", then: [many]}], otherwise: [few]}}
+  choose:
+    operator: branch
+    with: {conditions: [{if: "{{ xcom.count | int > params.limit }}", then: [many]}], otherwise: [few]}
   many: {operator: empty, depends_on: [choose]}
   few: {operator: empty, depends_on: [choose]}
 """
