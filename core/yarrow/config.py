@@ -252,10 +252,10 @@ def _did_you_mean(key: str, *, env: bool = False) -> str:
 
 
 def _resolve(config: Config) -> Config:
-    home = absolute(config.home)
+    config = dataclasses.replace(config, home=absolute(config.home))
+    home = config.home
     return dataclasses.replace(
         config,
-        home=home,
         dags_folder=absolute(config.dags_folder),
         pools={DEFAULT_POOL: DEFAULT_POOL_SLOTS, **config.pools},
         database_url=config.database_url or f"sqlite:///{home / 'yarrow.db'}",

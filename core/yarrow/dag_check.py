@@ -14,7 +14,7 @@ from yarrow.language.names import CONNECTION_FIELDS
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import render_value, run_names
 from yarrow.mapping import visible_xcoms
-from yarrow.simulate import Outcome, SimulatedTask, Simulation, simulate
+from yarrow.simulate import Outcome, SimulatedTask, Simulation, instance_name, simulate
 from yarrow.zones import load_zone
 
 
@@ -69,10 +69,13 @@ def _problems(spec: DagSpec, test: DagTest, simulation: Simulation) -> Iterator[
     if expect.run is not None and simulation.state != expect.run:
         because = f": {simulation.reason}" if simulation.reason else ""
         yield f"the run is {simulation.state}{because}; expected {expect.run}"
-    states = simulation.tasks
-    for task_id, state in expect.tasks.items():
-        if states[task_id] != state:
-            yield f"`{task_id}` is {states[task_id]}{_because(simulation, task_id)}; expected {state}"
+    states = {instance_name((one.task_id, one.map_index)): one.state for one in simulation.instances}
+    states.update(simulation.tasks)
+    for name, state in expect.tasks.items():
+        if name not in states:
+            yield f"there is no task instance `{name}`; expected {state}"
+        elif states[name] != state:
+            yield f"`{name}` is {states[name]}{_because(simulation, name)}; expected {state}"
     for task_id, chosen in expect.branches.items():
         follow = _instance(simulation, task_id).follow
         if follow is None or set(follow) != set(chosen):
@@ -83,8 +86,14 @@ def _problems(spec: DagSpec, test: DagTest, simulation: Simulation) -> Iterator[
         yield from _rendered_problems(spec, test, simulation, spec.tasks[task_id], parameters)
 
 
-def _because(simulation: Simulation, task_id: str) -> str:
-    reason = next((one.reason for one in simulation.instances if one.task_id == task_id and one.reason), None)
+def _because(simulation: Simulation, name: str) -> str:
+    """Why a task, or one instance of it, ended as it did."""
+    reasons = (
+        one.reason
+        for one in simulation.instances
+        if one.reason and name in (one.task_id, instance_name((one.task_id, one.map_index)))
+    )
+    reason = next(reasons, None)
     return f": {reason}" if reason else ""
 
 

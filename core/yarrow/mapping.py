@@ -33,7 +33,8 @@ def expand(task: TaskSpec, names: Mapping[str, object]) -> list[Mapping[str, Jso
     count = math.prod(len(values) for values in lists.values())
     if count > task.max_map_length:
         raise TemplateError(
-            f"`expand` gives {count:,} task instances, more than `max_map_length` ({task.max_map_length:,}) allows."
+            f"`expand` gives {count_in_words(count)} task instances, "
+            f"more than `max_map_length` ({task.max_map_length:,}) allows."
         )
     return [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
 
@@ -50,9 +51,19 @@ def _list(name: str, value: Json, names: Mapping[str, object]) -> Sequence[Json]
     raise TemplateError(f"`expand.{name}` is {rendered!r:.80}, which is no list.")
 
 
+def count_in_words(count: int) -> str:
+    """A number of instances, for a sentence; a cross product may be longer than any sentence."""
+    return f"{count:,}" if count < 10**12 else "over a trillion"
+
+
 def names_map(expression: str) -> bool:
     """Whether an expression such as `when` names `map`, so that it has a value for each instance of its own."""
     return any(path[0] == "map" for path in compile_expression(expression).names)
+
+
+def decided_by_value(task: TaskSpec) -> bool:
+    """Whether what becomes of an instance of a mapped task, before it begins, may depend on what `map` stands for."""
+    return task.operator == "approval" or (task.when is not None and names_map(task.when))
 
 
 def visible_xcoms(

@@ -65,7 +65,10 @@ class Happening:
         """Where the web server shows it."""
         if self.dag_run_id is None:
             return f"/dags/{self.dag_id}"
-        return f"/runs/{self.dag_run_id}" + (f"/tasks/{self.task_id}" if self.task_id is not None else "")
+        if self.task_id is None:
+            return f"/runs/{self.dag_run_id}"
+        instance = f"?map_index={self.map_index}" if self.map_index >= 0 else ""
+        return f"/runs/{self.dag_run_id}/tasks/{self.task_id}{instance}"
 
 
 def payload_of(happening: Happening) -> dict[str, Json]:

@@ -32,6 +32,9 @@ from yarrow.jsontypes import Json
 VERSION = 1
 VERSION_HEADER = "X-Yarrow-Protocol"
 
+ALL_QUEUES = "*"
+"""What a worker that serves every queue says of itself, in the place of their names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

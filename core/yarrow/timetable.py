@@ -9,6 +9,7 @@ from itertools import islice, takewhile
 
 from yarrow.cron import is_continuous, is_once, parse_cron
 from yarrow.dst import Policy
+from yarrow.errors import UsageError
 from yarrow.fires import FIRST, LAST, TICK, CronFires, Fires, fires_of
 from yarrow.language.spec import DagSpec, ScheduleSpec
 from yarrow.zones import load_zone
@@ -224,8 +225,17 @@ def run_by_hand(
 
 
 def trial_run(spec: DagSpec, logical_date: datetime | None, now: datetime) -> Interval:
-    """The run of a DAG that is tried out: of a logical date as `run_by_hand`, else the newest complete one, or now."""
+    """The run of a DAG that is tried out: of a logical date as `run_by_hand`, else the newest complete one, or now.
+
+    Raises:
+        UsageError: No schedule reaches as far as the logical date.
+    """
     if logical_date is not None:
+        if not FIRST <= logical_date < LAST:
+            raise UsageError(
+                f"The logical date {logical_date.isoformat()} is out of range: "
+                f"it is in the years from {FIRST.year} to {LAST.year - 1}."
+            )
         return run_by_hand(spec.schedule, spec.start_date, spec.end_date, logical_date)
     if spec.schedule is None or spec.schedule.datasets or spec.start_date is None:
         return Interval.exact(now)

@@ -14,7 +14,7 @@ from yarrow.cron import is_continuous, is_once
 from yarrow.decide import PastView, RunView, TaskDecision, TaskView, decide
 from yarrow.errors import NotFound, UsageError
 from yarrow.forecast import Capacity, DagForecast, Durations, Forecast, Miss
-from yarrow.language.spec import DagSpec, DeadlineSpec, TaskSpec
+from yarrow.language.spec import AVERAGED_RUNS, FEWEST_AVERAGED_RUNS, DagSpec, DeadlineSpec, TaskSpec
 from yarrow.registry import operator_class
 from yarrow.sensor import Sensor
 from yarrow.states import RunState, TaskState
@@ -22,6 +22,9 @@ from yarrow.timetable import NO_START, Interval, Timetable
 
 MOST_TASKS = 1_000_000
 """Task instances in one forecast; more take too long and too much memory."""
+
+_PASS = timedelta(seconds=1)
+"""No two runs of `@continuous` start within less: a run that takes no time would never let the clock go on."""
 
 
 _Instance: TypeAlias = tuple["_Run", str]
@@ -47,6 +50,7 @@ class _Dag:
     """One DAG and what has become of it so far."""
 
     spec: DagSpec
+    continuous: bool
     without_slot: frozenset[str]
     minds_past: bool  # some task waits for the run before
     fires: Iterator[Interval]
@@ -104,6 +108,17 @@ class World:
 
     # Runs
 
+    def _continue(self, run: _Run, now: datetime) -> None:
+        """Makes the run of `@continuous` that follows on another one: the next pass of a scheduler would."""
+        end_date, start = run.dag.spec.end_date, run.view.data_interval_end
+        moment = max(now, run.due_at + _PASS)
+
+        def follow(later: datetime) -> None:
+            if run.dag.active == 0 and (end_date is None or later <= end_date):
+                self._create(run.dag, Interval.between(start, later), later)
+
+        self._at(moment, follow)
+
     def _await_fire(self, dag: _Dag) -> None:
         interval = next(dag.fires, None)
         if interval is None:
@@ -156,6 +171,8 @@ class World:
             run.dag.active -= 1
             self._start_runs(run.dag, now)
             self._wake_later_run(run)
+            if run.dag.continuous and run.dag.active == 0:
+                self._continue(run, now)
         elif decisions.wait_until is not None:
             self._at(decisions.wait_until, lambda _later: self._undecided.setdefault(run))
 
@@ -172,7 +189,10 @@ class World:
             place = (weight, run.view.logical_date, self._sequence, (run, task_id))
             heapq.heappush(self._lines[run.dag.spec.dag_id, task_id], place)
         elif decision.to_state.finished:
-            self._ended(run, task_id, now, was_running=decision.from_state is TaskState.RUNNING)
+            was_running = decision.from_state is TaskState.RUNNING
+            self._ended(run, task_id, now, was_running=was_running)
+            if was_running:  # it was stopped, and something may follow from that
+                self._undecided[run] = None
 
     def _wake_later_run(self, run: _Run) -> None:
         if not run.dag.minds_past:
@@ -321,13 +341,18 @@ def _view(task_id: str, state: TaskState) -> TaskView:
 
 
 def _dag(spec: DagSpec, start: datetime) -> _Dag:
-    minds_past = any(task.depends_on_past or task.wait_for_downstream for task in spec.tasks.values())
-    return _Dag(_plain(spec), _without_slot(spec), minds_past, _fires(spec, start))
+    continuous = spec.schedule is not None and is_continuous(spec.schedule.cron)
+    return _Dag(_plain(spec), continuous, _without_slot(spec), spec.looks_back, _fires(spec, start))
 
 
 def _fires(spec: DagSpec, start: datetime) -> Iterator[Interval]:
-    """The runs of a schedule that are due from an instant on."""
-    if spec.schedule is None or spec.schedule.datasets or is_continuous(spec.schedule.cron):
+    """The runs of a schedule that are due from an instant on; of `@continuous` the first of them."""
+    if spec.schedule is None or spec.schedule.datasets:
+        return
+    if is_continuous(spec.schedule.cron):
+        begin = max(start, spec.start_date or start)
+        if spec.end_date is None or begin < spec.end_date:
+            yield Interval.exact(begin)
         return
     timetable = Timetable.of(spec.schedule, spec.start_date or NO_START, spec.end_date)
     if is_once(spec.schedule.cron) and spec.start_date is None:
@@ -382,8 +407,8 @@ def _due_at(deadline: DeadlineSpec, run: _Run) -> datetime | None:
         return run.view.data_interval_end + after
     if deadline.reference == "queued_at":
         return run.due_at + after
-    ended = [other for other in run.dag.runs[: run.number] if other.ended_at is not None][-10:]
-    if len(ended) < 3:
+    ended = [other for other in run.dag.runs[: run.number] if other.ended_at is not None][-AVERAGED_RUNS:]
+    if len(ended) < FEWEST_AVERAGED_RUNS:
         return None
     mean = sum((other.ended_at - other.due_at).total_seconds() for other in ended if other.ended_at) / len(ended)
     return run.due_at + timedelta(seconds=mean) + after

@@ -25,12 +25,11 @@ from yarrow_executor.attempt import Attempts, Work
 from yarrow_executor.child import Child
 from yarrow_executor.client import ApiClient
 from yarrow_executor.heart import Identity
+from yarrow_executor.inherited import let_go_of_sockets
 from yarrow_executor.minder import EXIT_REJECTED, Minder, Settings
 from yarrow_executor.output import Pipes
 from yarrow_executor.slots import SlotTable
 from yarrow_executor.spool import Spool
-
-ALL_QUEUES = "*"
 
 _MINDER_PATIENCE = 10.0  # seconds for the minder's last logs and reports
 
@@ -218,6 +217,7 @@ class _Host:
         from billiard.process import current_process
 
         self._control.close()
+        let_go_of_sockets()
         child = Child(
             self._table,
             current_process().index,
@@ -247,7 +247,16 @@ def _quiet_celery() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("celery.worker.request", "celery.app.trace", "billiard", "celery.pool", "multiprocessing"):
         logging.getLogger(name).addFilter(lambda record: "exited" not in record.getMessage())
+    logging.getLogger("celery.worker.request").addFilter(told_briefly)
     warnings.filterwarnings("ignore", category=SecurityWarning)  # only JSON is accepted, so root is no risk by itself
+
+
+def told_briefly(record: logging.LogRecord) -> bool:
+    """A filter: a wake-up that can't be acknowledged, for the broker is away, is no news that wants a traceback."""
+    if record.getMessage().startswith(("Couldn't ack", "Couldn't reject")):
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _load_operators() -> None:

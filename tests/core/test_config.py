@@ -65,6 +65,15 @@ def test_the_running_embedded_broker_is_found(tmp_path: Path) -> None:
     assert read(tmp_path, "broker_url: redis://elsewhere/1").broker_url == "redis://elsewhere/1"
 
 
+def test_the_running_embedded_broker_is_found_in_the_default_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".yarrow").mkdir()
+    (tmp_path / ".yarrow/broker.url").write_text("redis://:secret@127.0.0.1:7/0\n")
+    assert load_config(env={}).broker_url == "redis://:secret@127.0.0.1:7/0"
+
+
 def test_a_missing_broker_is_told_when_it_is_needed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="yarrow standalone"):
         read(tmp_path).require_broker_url()

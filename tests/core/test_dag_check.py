@@ -92,3 +92,22 @@ def test_what_had_to_be_assumed_is_told(spec: DagSpec) -> None:
 def test_a_template_that_needs_an_unknown_result_says_so(spec: DagSpec) -> None:
     [sentence] = problems(spec, Expected(rendered={"choose": {"conditions": []}}))
     assert sentence.startswith("`choose.conditions` can't be rendered")
+
+
+def test_one_instance_of_a_mapped_task() -> None:
+    loaded = load_text(
+        """
+tasks:
+  load: {operator: bash, expand: {part: [a, b]}, with: {command: "echo {{ map.part }}"}}
+  report: {operator: bash, depends_on: [load], trigger_rule: one_success, with: {command: "true"}}
+""",
+        "d.yaml",
+    )
+    assert loaded.spec is not None, loaded.faults
+    expect = Expected(tasks={"load": "failed", "load[0]": "success", "load[1]": "failed", "report": "success"})
+    assert problems(loaded.spec, expect, outcomes={"load[1]": "failed"}) == ()
+    wrong = Expected(tasks={"load[1]": "success", "load[2]": "success"})
+    assert problems(loaded.spec, wrong, outcomes={"load[1]": "failed"}) == (
+        "`load[1]` is failed: as given; expected success",
+        "there is no task instance `load[2]`; expected success",
+    )

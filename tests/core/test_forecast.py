@@ -1,3 +1,4 @@
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -122,6 +123,24 @@ def test_sensors_and_approvals_take_no_slot() -> None:
     assert (result.peak_slots, result.tasks) == (0, 2)
 
 
+def test_a_run_that_takes_too_long_is_stopped_and_makes_room_for_the_next() -> None:
+    spec = dag("d", task("a"), task("b", "a"), schedule=HOURLY, dagrun_timeout=30.0, max_active_runs=1)
+    result = ask(spec, seconds=60.0, days=0.25)
+    [found] = result.dags
+    assert (found.runs, found.unfinished, found.tasks) == (6, 0, 6), "the second task of each never ran"
+    assert (found.longest_run, found.longest_queue, result.peak_slots) == (30.0, 0.0, 1)
+
+
+def test_continuous_runs_follow_on_each_other() -> None:
+    schedule = ScheduleSpec(cron="@continuous")
+    begin, end = START + timedelta(minutes=10), START + timedelta(minutes=20)
+    result = ask(dag("d", task("a"), schedule=schedule, start_date=begin, end_date=end), seconds=60.0, days=0.25)
+    [found] = result.dags
+    assert (found.runs, found.unfinished, result.peak_slots) == (11, 0, 1), "the last begins as the schedule ends"
+    quick = ask(dag("d", task("a", operator="empty"), schedule=schedule), seconds=0.0, days=1 / 1440)
+    assert quick.dags[0].runs == 60, "no two of them in one second"
+
+
 def test_a_task_waits_for_the_run_before() -> None:
     spec = dag("d", task("a", depends_on_past=True), schedule=HOURLY)
     [found] = ask(spec, seconds=4000.0, days=0.25).dags
@@ -134,9 +153,11 @@ def test_conditions_and_lists_are_left_out() -> None:
     assert ask(dag("d", task("a"), conditional, mapped, schedule=ScheduleSpec(cron="@daily"))).tasks == 3
 
 
-def test_a_year_of_an_hourly_dag_is_followed_to_its_end() -> None:
+def test_a_year_of_an_hourly_dag_is_followed_to_its_end_in_seconds() -> None:
     spec = dag("d", task("a"), task("b", "a"), schedule=HOURLY)
+    began = time.process_time()
     [found] = ask(spec, days=365).dags
+    assert time.process_time() - began < 30, "a few seconds, and a busy machine is given its time"
     assert (found.runs, found.unfinished, found.tasks) == (8760, 0, 17520)
 
 

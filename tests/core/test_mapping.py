@@ -55,6 +55,9 @@ def test_the_number_of_instances_is_bounded_before_they_are_made() -> None:
         TemplateError, match=r"gives 1,000,000,000 task instances, more than `max_map_length` \(1,024\)"
     ):
         values(billion)
+    endless = {f"n{number}": list(range(10)) for number in range(5000)}  # more digits than Python prints
+    with pytest.raises(TemplateError, match="gives over a trillion task instances"):
+        values(endless)
     assert len(values({"x": [1, 2], "y": [1, 2]}, max_map_length=4)) == 4
     with pytest.raises(TemplateError):
         values({"x": [1, 2], "y": [1, 2]}, max_map_length=3)

@@ -68,6 +68,10 @@ def test_a_failed_task_in_words_and_facts() -> None:
     }
 
 
+def test_a_message_about_a_mapped_task_leads_to_the_instance() -> None:
+    assert happening(map_index=0).path == "/runs/7/tasks/load?map_index=0"
+
+
 @pytest.mark.parametrize(
     ("what", "event", "title", "sentence"),
     [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
+import logging
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +24,7 @@ from yarrow.executor import Wakeup
 from yarrow.processes import die_with_parent
 from yarrow.states import AttemptState, TaskState
 from yarrow.tokens import attempt_token
+from yarrow_executor.worker import told_briefly
 
 pytestmark = pytest.mark.slow
 
@@ -665,6 +669,43 @@ def test_a_worker_consumes_again_after_the_broker_was_away(
     assert worker.wait(10) == 0
     second.kill()
     second.wait()
+
+
+def test_a_wake_up_that_can_not_be_acknowledged_is_told_without_a_traceback() -> None:
+    def record(message: str) -> logging.LogRecord:
+        try:
+            raise ConnectionError("refused")
+        except ConnectionError:
+            return logging.LogRecord("celery", logging.CRITICAL, "file", 1, message, ("x", "y"), sys.exc_info())
+
+    unacknowledged, other = record("Couldn't ack %r, reason:%r"), record("Something else about %r and %r")
+    assert told_briefly(unacknowledged)
+    assert (unacknowledged.exc_info, unacknowledged.levelname) == (None, "WARNING")
+    assert told_briefly(other)
+    assert (other.exc_info is not None, other.levelname) == (True, "CRITICAL")
+
+
+def test_a_pool_child_keeps_no_socket_of_the_main_process(deployment: Any) -> None:
+    worker = deployment.start_worker("-c", "1")
+    target = deployment.function("pid", "import os\ndef run():\n    return os.getpid()\n")
+    run = deployment.start("first", t={"arguments": {"callable": target}})
+    run.wait()
+    os.kill(first := run.xcom(), signal.SIGKILL)
+    deployment.until(lambda: not alive(first), "the child goes on")
+    run = deployment.start("second", t={"arguments": {"callable": target}})
+    run.wait()
+    assert run.xcom() != first, "made when the main process had its connections to the broker"
+    sockets = _sockets(worker.pid)
+    assert sockets
+    assert not sockets & _sockets(run.xcom())
+
+
+def _sockets(pid: int) -> set[str]:
+    links = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.add(os.readlink(descriptor))
+    return {link for link in links if link.startswith("socket:")}
 
 
 def start_broker(broker: Broker) -> subprocess.Popen[bytes]:

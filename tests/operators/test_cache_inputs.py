@@ -1,6 +1,7 @@
 """What the operators' results depend on besides their parameters: see `Operator.cache_inputs`."""
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,45 @@ def test_remote_files_are_told_apart_without_reading_them(tmp_path: Path) -> Non
     assert fingerprint("memory://cache/a.csv") != before
     with pytest.raises(FileNotFoundError):
         fingerprint("memory://cache/none.csv")
+
+
+def test_a_file_in_an_archive_counts_by_the_archive(tmp_path: Path) -> None:
+    archive, address = tmp_path / "a.zip", f"zip://a.csv::{tmp_path}/a.zip"
+
+    def write(text: str) -> None:
+        with zipfile.ZipFile(archive, "w") as opened:
+            opened.writestr("a.csv", text)
+
+    write("1")
+    before = fingerprint(address)
+    fsspec.filesystem("zip", fo=str(archive)).clear_instance_cache()
+    assert fingerprint(address) == before, "as another process sees it, which has opened the archive anew"
+    write("2")
+    assert fingerprint(address) != before
+    archive.unlink()
+    with pytest.raises(FileNotFoundError):
+        fingerprint(address)
+
+
+class Server(fsspec.AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """Tells of every file what it was told itself."""
+
+    def __init__(self, **told: str) -> None:
+        super().__init__()
+        self.told = told
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": path, "size": None, "type": "file", **self.told}
+
+    def ukey(self, path: str) -> str:
+        return path  # as that of fsspec: it takes what HTTP serves to be unchanging
+
+
+def test_what_is_served_over_http_counts_by_its_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(**headers: str) -> Any:
+        monkeypatch.setattr("yarrow.urls.remote", lambda address: (Server(**headers), address))
+        return fingerprint("https://example.org/a.csv")
+
+    assert told(ETag="1") == told(ETag="1") != told(ETag="2")
+    with pytest.raises(OSError, match="a change would not be seen"):
+        told()

@@ -98,3 +98,26 @@ def test_what_is_not_asked_is_not_found(client: FlaskClient, asked: Any, headers
         assert answer.status_code == 404, path
     form = client.post("/api/v1/approvals/release/r1/ask", data={"answer": "approve"}, headers=headers)
     assert form.status_code == 415
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("by", "x" * 247, "`by`"),  # "api:" stands before it in the history
+        ("map_index", 2**31, "`map_index`"),
+        ("map_index", -2, "`map_index`"),
+    ],
+)
+def test_what_has_no_place_in_the_database_is_refused(
+    client: FlaskClient, asked: Any, headers: dict[str, str], name: str, value: Any, words: str
+) -> None:
+    body = {"answer": "approve", "by": "ada", name: value}
+    answer = client.post("/api/v1/approvals/release/r1/ask", json=body, headers=headers)
+    assert answer.status_code == 400
+    assert words in answer.json["error"]
+
+
+def test_odd_characters_in_an_answer_are_left_out(client: FlaskClient, asked: Any, headers: dict[str, str]) -> None:
+    body = {"answer": "approve", "by": "a\0d\ud800a", "comment": "f\0ine\ud800"}
+    answer = client.post("/api/v1/approvals/release/r1/ask", json=body, headers=headers)
+    assert (answer.status_code, answer.json["answered_by"], answer.json["comment"]) == (200, "api:ad?a", "fine?")

@@ -372,7 +372,8 @@ def test_a_task_asks_how_another_run_is_doing(api: Api) -> None:
     assert (status, answer["error"]) == (404, "There is no DAG 'dog'. Did you mean 'dag'?")
     status, answer = ask(task_id="frist")
     assert (status, answer["error"]) == (404, "The DAG 'dag' has no task 'frist'. Did you mean 'first'?")
-    for wrong in ({"logical_date": "soon"}, {"logical_date": None}, {"dag_id": 7}, {"task_id": 7}):
+    beyond = {"logical_date": "9999-12-31T23:59:59-14:00"}
+    for wrong in ({"logical_date": "soon"}, {"logical_date": None}, beyond, {"dag_id": 7}, {"task_id": 7}):
         assert ask(**wrong)[0] == 400
     api.finish(first)
     assert ask()[0] == 409

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.language.spec import DagSpec, ScheduleSpec, TaskSpec
 from yarrow.protocol import LogLine
+from yarrow.states import TaskState
 from yarrow_webserver import pages
 
 Page = Callable[..., str]
@@ -177,6 +178,18 @@ def test_a_run_shows_its_tasks(deployment: Any, page: Page) -> None:
     assert "running → failed" in text  # the history
 
 
+def test_a_result_of_an_earlier_run_is_shown_as_cached(deployment: Any, page: Page) -> None:
+    deployment.publish(deployment.spec())
+    run = deployment.trigger()
+    deployment.step(cached=True, cache_key="a" * 64)
+    deployment.step()
+
+    text = text_of(page(f"/runs/{run.id}"))
+
+    assert "ingest cached success" in text or "ingest success cached" in text
+    assert text.count("cached") == 1, "only of the task that was not executed"
+
+
 def test_a_page_refreshes_while_something_happens(deployment: Any, page: Page) -> None:
     deployment.publish(deployment.spec())
     run = deployment.trigger()
@@ -318,3 +331,98 @@ def test_an_open_approval_stands_on_the_home_page(page: Any, deployment: Any) ->
     assert "awaiting input" in page(f"/runs/{run.id}")
     deployment.store.approvals.answer("release", "r1", "ask", approve=True, who="ada")
     assert "approval" not in page("/")
+
+
+def test_an_approval_reads_as_waiting(page: Any, deployment: Any) -> None:
+    ask = TaskSpec("ask", "approval", {"message": "Publish?", "timeout": "2d", "default": "approve"})
+    deployment.publish(DagSpec("release", {"ask": ask}))
+    run = deployment.trigger("release", run_id="r1")
+    deployment.decide()
+    deployment.clock.advance(90)
+
+    assert "ask awaiting input closes in 1 d 23 h waiting 1 min 30 s" in text_of(page(f"/runs/{run.id}"))
+    assert f"/runs/{run.id}/tasks/ask" in links(page("/"))
+    text = text_of(page(f"/runs/{run.id}/tasks/ask"))
+    assert "Publish? yarrow approvals approve release r1 ask or reject" in text
+    assert "Has waited 1 min 30 s Without an answer counts as approved in 1 d 23 h" in text
+    assert "Try" not in text
+    assert "Log" not in text
+
+    deployment.store.approvals.answer("release", "r1", "ask", approve=False, who="ada", comment="not <b>today")
+    text = text_of(page(f"/runs/{run.id}/tasks/ask"))
+    assert "Waited 1 min 30 s Answer rejected by ada Comment not <b>today" in text
+    assert "yarrow approvals" not in text
+
+
+# Mapped tasks
+
+
+def mapped_dag(count: int) -> DagSpec:
+    work = TaskSpec("work", "bash", {"command": "true"}, expand={"n": list(range(count))}, max_map_length=count)
+    return DagSpec("many", {"work": work, "after": TaskSpec("after", "bash", {}, upstream=("work",))})
+
+
+def test_a_mapped_task_is_one_line_of_its_run(page: Page, deployment: Any) -> None:
+    deployment.publish(mapped_dag(500))
+    run = deployment.trigger("many")
+    deployment.step(seconds=10)
+    deployment.step("failed", retryable=False, seconds=20)
+
+    html = page(f"/runs/{run.id}")
+    text = text_of(html)
+
+    assert len(html) < 20_000
+    assert "Tasks 1 failed 15 queued 483 scheduled 1 none 1 success" in text
+    assert "work × 500 1 failed 15 queued 483 scheduled 1 success 30 s" in text
+    assert "work[" not in text.partition("History")[0]
+    assert f"/runs/{run.id}/tasks/work?state=failed" in links(html)
+    grid = page("/dags/many")
+    [cell] = re.findall(r'class="cell f-failed" href="([^"]*)" title="([^"]*)"', grid)
+    assert cell[0] == f"/runs/{run.id}/tasks/work"
+    assert "1 failed, 15 queued, 483 scheduled, 1 success" in cell[1]
+
+
+def test_the_instances_of_a_mapped_task_are_paged_by_state(page: Page, deployment: Any) -> None:
+    deployment.publish(mapped_dag(250))
+    run = deployment.trigger("many")
+    deployment.step("failed", reason="no luck", retryable=False)
+    path = f"/runs/{run.id}/tasks/work"
+
+    first, last, failed = page(path), page(f"{path}?page=3"), page(f"{path}?state=failed")
+
+    assert 'work[0] {"n": 0} no luck failed 1 of 1' in text_of(first)
+    assert "work[99]" in text_of(first)
+    assert "work[100]" not in text_of(first)
+    assert "Page 3 of 3" in text_of(last)
+    assert "work[249]" in text_of(last)
+    assert re.findall(r"work\[\d+\]", text_of(failed)) == ["work[0]"]
+    assert "work[0]" in text_of(page(f"{path}?state=odd"))
+    assert next(link for link in links(first) if "map_index=" in link) == f"{path}?map_index=0"
+
+
+def test_each_instance_of_a_mapped_task_has_its_page(page: Page, deployment: Any) -> None:
+    deployment.publish(mapped_dag(3))
+    run = deployment.trigger("many")
+    deployment.step(xcom="nought", has_xcom=True)
+    path = f"/runs/{run.id}/tasks/work"
+
+    text = text_of(page(f"{path}?map_index=0"))
+
+    assert "work[0] success" in text
+    assert 'Map {"n": 0}' in text
+    assert '"nought"' in text
+    assert path in links(page(f"{path}?map_index=0"))
+    assert "work[2] queued" in text_of(page(f"{path}?map_index=2"))
+
+
+def test_the_legend_names_every_state(page: Page, deployment: Any) -> None:
+    deployment.publish(deployment.spec())
+    deployment.trigger()
+    html = page("/dags/flights")
+    legend = html.partition('class="legend"')[2].partition("</p>")[0]
+    assert set(re.findall(r'<i class="f-(\w+)"', legend)) == set(TaskState)
+
+
+def test_a_dag_that_data_sets_start_says_so(page: Page, deployment: Any) -> None:
+    deployment.publish(deployment.spec(schedule=ScheduleSpec(datasets=("flights", "planes"), mode="any")))
+    assert "any of flights, planes America/New_York when published" in text_of(page("/"))

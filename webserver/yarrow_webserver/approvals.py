@@ -16,8 +16,10 @@ from yarrow.errors import Conflict, InvalidToken, UsageError
 from yarrow.store import Store
 from yarrow_webserver.execution import Notifies
 
-_LONGEST = 250
+_BY_API = "api:"
+_LONGEST = 250 - len(_BY_API)
 """Characters of a name that goes into the history."""
+_MOST_INSTANCES = 2**31 - 1
 
 
 def create_blueprint(store: Store, key: bytes, notifier: Notifies, clock: Clock) -> Blueprint:
@@ -54,7 +56,7 @@ def create_blueprint(store: Store, key: bytes, notifier: Notifies, clock: Clock)
                 task_id,
                 given.get("map_index", -1),
                 approve=given["answer"] == APPROVE,
-                who=f"api:{given['by']}",
+                who=f"{_BY_API}{given['by']}",
                 comment=given.get("comment"),
                 now=clock(),
             )
@@ -79,11 +81,12 @@ def _answer() -> dict[str, Any]:
         raise UsageError("`answer` is approve or reject.")
     by = body.get("by")
     if not isinstance(by, str) or not by.strip() or len(by) > _LONGEST:
-        raise UsageError("`by` is the name of who answers.")
+        raise UsageError(f"`by` is the name of who answers, in at most {_LONGEST} characters.")
     if not isinstance(body.get("comment", ""), str | None):
         raise UsageError("`comment` is text.")
-    if not isinstance(body.get("map_index", -1), int) or isinstance(body.get("map_index"), bool):
-        raise UsageError("`map_index` is a whole number.")
+    map_index = body.get("map_index", -1)
+    if not isinstance(map_index, int) or isinstance(map_index, bool) or not -1 <= map_index <= _MOST_INSTANCES:
+        raise UsageError("`map_index` is a whole number: from 0, or -1 for a task that is not mapped.")
     return body
 
 

@@ -367,9 +367,9 @@ def _message(kind: type[M], data: Mapping[str, Any]) -> M:
 def _instant(text: object) -> datetime:
     try:
         instant = datetime.fromisoformat(str(text))
-    except ValueError:
+        return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise _Failure(HTTPStatus.BAD_REQUEST, f"{text!r} is not an ISO 8601 date.") from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _status(error: YarrowError) -> int:

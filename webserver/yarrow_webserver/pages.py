@@ -1,8 +1,8 @@
-"""The pages: DAGs, a DAG's grid and code, a run, a task with its log. Rendered here, read only."""
+"""The pages: DAGs, a DAG's grid and code, a run, a mapped task, a task with its log. Rendered here, read only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,12 +17,13 @@ from yarrow.jsontypes import Json
 from yarrow.logs import LogStore
 from yarrow.states import TaskState
 from yarrow.store import Store
-from yarrow.store.records import DagRecord, RunRecord, TaskInstanceRecord
+from yarrow.store.records import ApprovalRecord, DagRecord, RunRecord, TaskInstanceRecord, TaskSummary
 
 DAGS_PER_PAGE = 25
 BARS = 16
 """Runs that stand behind a DAG on the home page."""
 RUNS_PER_PAGE = 25
+INSTANCES_PER_PAGE = 100
 LOG_LINES = 500
 HISTORY = 200
 ERRORS_SHOWN = 20
@@ -68,7 +69,7 @@ class _Pages:
         """The DAGs with their last runs, and the files that could not be read."""
         words = request.args.get("q", "").strip()[:200]
         dags = [dag for dag in self._store.catalog.dags() if _matches(dag, words)]
-        number = _number("page", 1, 10_000)
+        number = _number("page", 1, highest=10_000)
         shown = dags[(number - 1) * DAGS_PER_PAGE : number * DAGS_PER_PAGE]
         now = self._clock()
         runs = {dag.dag_id: self._store.runs.list(dag.dag_id, limit=BARS) for dag in shown}
@@ -94,7 +95,8 @@ class _Pages:
         runs = self._store.runs.list(dag_id, limit=RUNS_PER_PAGE + 1, before=_number("before", None))
         older = runs[RUNS_PER_PAGE - 1].id if len(runs) > RUNS_PER_PAGE else None
         runs = runs[:RUNS_PER_PAGE]
-        cells = {run.id: _by_task(self._store.runs.task_instances(run.id)) for run in runs}
+        summaries = self._store.runs.task_summaries([run.id for run in runs])
+        cells = {run.id: {task.task_id: task for task in summaries[run.id]} for run in runs}
         # A task of an older version has its row too, below those of today.
         task_ids = dict.fromkeys([*spec.tasks, *(task_id for found in cells.values() for task_id in found)])
         now = self._clock()
@@ -107,6 +109,8 @@ class _Pages:
             bars=_bars(runs, now),
             task_ids=list(task_ids),
             cells=cells,
+            states=list(TaskState),
+            counts_of=_counts,
             older=older,
             paged="before" in request.args,
             active=any(not run.state.finished for run in runs),
@@ -131,9 +135,10 @@ class _Pages:
         )
 
     def run(self, id: int) -> Page:
-        """A run: its task instances and its history."""
+        """A run: its tasks, a mapped one in one line, and its history."""
         run = self._store.runs.by_id(id)
-        tasks = self._store.runs.task_instances(id)
+        tasks = self._store.runs.task_summaries([id])[id]
+        instances = self._store.runs.task_instances(id, mapped=False)
         now = self._clock()
         return render_template(
             "run.html",
@@ -141,21 +146,56 @@ class _Pages:
             run=run,
             dag=self._store.catalog.dag(run.dag_id),
             tasks=tasks,
+            instances={instance.task_id: instance for instance in instances},
             spans=_spans(run, tasks, now),
-            counts=_counts(tasks),
+            counts=_counts(*tasks),
+            counts_of=_counts,
             events=self._store.runs.events(run.dag_id, run.run_id, limit=HISTORY),
+            history=HISTORY,
             active=not run.state.finished,
         )
 
     def task(self, id: int, task_id: str) -> Page:
-        """A task instance: its tries, figures, XCom and the log of one try."""
+        """A task instance with its tries, figures, XCom and log; or the instances of a mapped task."""
         run = self._store.runs.by_id(id)
-        instance = self._instance(run, task_id, _number("map_index", -1))
+        map_index = _number("map_index", None, lowest=0)
+        if map_index is None:
+            summary = next(
+                (task for task in self._store.runs.task_summaries([id])[id] if task.task_id == task_id), None
+            )
+            if summary is not None and summary.mapped:
+                return self._mapped_task(run, summary)
+            map_index = -1
+        return self._task_instance(run, self._store.runs.task_instance(run.dag_id, run.run_id, task_id, map_index))
+
+    def _mapped_task(self, run: RunRecord, task: TaskSummary) -> Page:
+        state = next((state for state in task.states if state == request.args.get("state")), None)
+        total = sum(task.states.values()) if state is None else task.states[state]
+        number = _number("page", 1, highest=10_000)
+        instances = self._store.runs.mapped_instances(
+            run.id, task.task_id, state, limit=INSTANCES_PER_PAGE, offset=(number - 1) * INSTANCES_PER_PAGE
+        )
+        now = self._clock()
+        return render_template(
+            "mapped.html",
+            now=now,
+            run=run,
+            task=task,
+            state=state,
+            instances=instances,
+            spans=_spans(run, instances, now),
+            counts=_counts(task),
+            number=number,
+            pages=-(-total // INSTANCES_PER_PAGE),
+            active=not task.state.finished,
+        )
+
+    def _task_instance(self, run: RunRecord, instance: TaskInstanceRecord) -> Page:
         attempts = self._store.attempts.attempts(instance.id)
         tries = sorted({attempt.try_number for attempt in attempts})
         shown = _number("try", None) or instance.try_number or (tries[-1] if tries else 1)
-        offset = _number("offset", 0, _MAX_OFFSET)
-        place = (run.dag_id, run.run_id, task_id, instance.map_index, shown)
+        offset = _number("offset", 0, highest=_MAX_OFFSET)
+        place = (run.dag_id, run.run_id, instance.task_id, instance.map_index, shown)
         lines, following = self._log_store.read(*place, offset=offset, limit=LOG_LINES)
         more = bool(self._log_store.read(*place, offset=following, limit=1)[0])
         return render_template(
@@ -163,6 +203,7 @@ class _Pages:
             now=self._clock(),
             run=run,
             task=instance,
+            question=None if any(attempt.worker_id for attempt in attempts) else self._question(instance),
             attempts=attempts,
             tries=tries,
             shown=shown,
@@ -173,8 +214,14 @@ class _Pages:
             active=not instance.state.finished,
         )
 
-    def _instance(self, run: RunRecord, task_id: str, map_index: int) -> TaskInstanceRecord:
-        return self._store.runs.task_instance(run.dag_id, run.run_id, task_id, map_index)
+    def _question(self, instance: TaskInstanceRecord) -> ApprovalRecord | None:
+        """What the task instance, which no worker had, asks people, or asked."""
+        if instance.started_at is None:
+            return None
+        try:
+            return self._store.approvals.get(instance.dag_id, instance.run_id, instance.task_id, instance.map_index)
+        except NotFound:
+            return None
 
     def _xcom(self, instance: TaskInstanceRecord) -> tuple[Json] | None:
         """The XCom in a tuple, since it may be null itself; None when there is none."""
@@ -187,13 +234,12 @@ class _Pages:
         return (value,)
 
 
-def _number(name: str, default: Any, highest: int = 2**53) -> Any:
-    """A whole number of the query string; the default when it is anything else."""
-    value = request.args.get(name, "")
-    digits = value.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
+def _number(name: str, default: Any, *, lowest: int = 1, highest: int = 2**53) -> Any:
+    """A whole number of the query string; the default when it is anything else, or too low."""
+    digits = request.args.get(name, "")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20) or int(digits) < lowest:
         return default
-    return max(-1 if name == "map_index" else 0, min(int(value), highest)) or default
+    return min(int(digits), highest)
 
 
 def _matches(dag: DagRecord, words: str) -> bool:
@@ -213,16 +259,6 @@ def _bars(runs: Sequence[RunRecord], now: datetime) -> list[Bar]:
     return bars[::-1]
 
 
-def _by_task(instances: Sequence[TaskInstanceRecord]) -> Mapping[str, TaskInstanceRecord]:
-    """One instance for each task: of a mapped task the one that stands worst."""
-    found: dict[str, TaskInstanceRecord] = {}
-    for instance in instances:
-        known = found.get(instance.task_id)
-        if known is None or _WORST.index(instance.state) < _WORST.index(known.state):
-            found[instance.task_id] = instance
-    return found
-
-
 _WORST = (
     TaskState.FAILED,
     TaskState.UP_FOR_RETRY,
@@ -239,23 +275,36 @@ _WORST = (
 )
 
 
-def _counts(instances: Sequence[TaskInstanceRecord]) -> list[tuple[str, int]]:
-    """How many task instances are in each state, the worst state first."""
-    return [(state.value, sum(task.state == state for task in instances)) for state in _WORST]
+def _counts(*tasks: TaskSummary) -> list[tuple[str, int]]:
+    """How many task instances are in each state, the worst state first; none of them 0."""
+    counts = [(state.value, sum(task.states.get(state, 0) for task in tasks)) for state in _WORST]
+    return [(state, count) for state, count in counts if count]
 
 
-def _spans(run: RunRecord, instances: Sequence[TaskInstanceRecord], now: datetime) -> dict[int, tuple[float, float]]:
-    """When each task instance ran within its run: (start, width) in per cent of the run's time."""
-    starts = [task.started_at for task in instances if task.started_at]
-    if run.started_at is None and not starts:
+def _spans(
+    run: RunRecord, tasks: Sequence[TaskSummary] | Sequence[TaskInstanceRecord], now: datetime
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """When each task or task instance was at work within its run, or waited for something outside.
+
+    Returns:
+        By task id and map index, -1 for a task as a whole: (start, width) in per cent of the run's time.
+    """
+    starts = [start for start in (run.started_at, *(task.started_at for task in tasks)) if start]
+    if not starts:
         return {}
-    begin = min(starts + ([run.started_at] if run.started_at else []))
+    begin = min(starts)
     whole = max(((run.ended_at or now) - begin).total_seconds(), 0.001)
     spans = {}
-    for task in instances:
+    for task in tasks:
         if task.started_at is not None:
-            end = task.ended_at or (now if task.state == TaskState.RUNNING else task.started_at)
+            states = task.states.keys() if isinstance(task, TaskSummary) else {task.state}
+            end = task.ended_at or (task.started_at if _AT_WORK.isdisjoint(states) else now)
             left = min(max((task.started_at - begin).total_seconds() / whole, 0.0), 1.0) * 100
             width = max((end - task.started_at).total_seconds() / whole, 0.0) * 100
-            spans[task.id] = (round(left, 2), round(max(min(width, 100 - left), 0.6), 2))
+            place = (task.task_id, getattr(task, "map_index", -1))
+            spans[place] = (round(left, 2), round(max(min(width, 100 - left), 0.6), 2))
     return spans
+
+
+_AT_WORK = frozenset({TaskState.RUNNING, TaskState.AWAITING_INPUT, TaskState.UP_FOR_RESCHEDULE})
+"""States in which the time of a task instance goes on."""

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from yarrow.errors import UsageError
 from yarrow.jsontypes import Json
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,8 +25,11 @@ def moment(text: str) -> datetime:
 
 
 def as_utc(moment: datetime, zone: tzinfo) -> datetime:
-    """A moment as aware UTC; a naive one is a local time of the zone."""
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+    """A moment as aware UTC; a naive one is a local time of the zone. Raises UsageError beyond the years 1 to 9999."""
+    try:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+    except OverflowError:
+        raise UsageError(f"The moment {moment.isoformat()} is out of the range of dates.") from None
 
 
 def json_object(text: str) -> Mapping[str, Json]:
@@ -34,6 +38,8 @@ def json_object(text: str) -> Mapping[str, Json]:
         data = json.loads(text)
     except ValueError as error:
         raise click.BadParameter(f"{text} is not JSON: {error}") from None
+    except RecursionError:
+        raise click.BadParameter("it is nested too deeply") from None
     if not isinstance(data, dict):
         raise click.BadParameter(f'{text} is not a JSON object, such as {{"threshold": 0.5}}')
     return data

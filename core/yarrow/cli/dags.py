@@ -21,7 +21,6 @@ from yarrow.zones import load_zone
 
 if TYPE_CHECKING:
     from yarrow.language.faults import Fault
-    from yarrow.language.spec import DagSpec
     from yarrow.store import Store
     from yarrow.store.records import FileRecord
 
@@ -176,14 +175,10 @@ def _lint(paths: tuple[Path, ...], against: str | None) -> list[Fault]:
     root = folder if all(path.resolve().is_relative_to(folder) for path in paths) else None
     known = ask(against) if against is not None else Known(config.queues, config.pools)
     results, faults = load_paths(paths, root=root, known=known)
-    deadlines = any(_has_deadline(result.spec) for result in results if result.spec is not None)
+    deadlines = any(result.spec.has_deadline for result in results if result.spec is not None)
     if against is None and deadlines and (durations := _past_durations(config)):
         faults = load_paths(paths, root=root, known=replace(known, durations=durations))[1]
     return faults
-
-
-def _has_deadline(spec: DagSpec) -> bool:
-    return spec.deadline is not None or any(task.deadline is not None for task in spec.tasks.values())
 
 
 def _past_durations(config: Config) -> Mapping[tuple[str, str], float]:

@@ -101,8 +101,13 @@ def text_of(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(str(item) for item in value) or "-"
-    return str(value)
+        return _visible(", ".join(str(item) for item in value) or "-")
+    return _visible(str(value))
+
+
+def _visible(text: str) -> str:
+    """The text with blanks for control characters: what a task says must not draw on a terminal, nor add a line."""
+    return text if text.isprintable() else "".join(character if character.isprintable() else " " for character in text)
 
 
 def instance_name(task_id: str, map_index: int | None) -> str:

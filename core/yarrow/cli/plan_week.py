@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,8 @@ Recorded = Mapping[str, Mapping[str, float]]
 """dag_id -> task_id -> seconds."""
 
 _SHOWN_MISSES = 20
+_YEARS = (1900, 9900)
+"""When a period may begin."""
 
 
 @click.command("plan-week")
@@ -65,9 +68,13 @@ def plan_week(
 
     Tasks are taken to succeed at once; a branch goes all ways. Nothing is executed, and nothing is changed.
     """
+    if math.isnan(days):
+        raise UsageError("`--days` is a number, such as 7 or 0.5.")
     config = load_config()
     specs = _specs(folder or config.dags_folder)
     begin = as_utc(start, UTC) if start else utc_now().replace(microsecond=0)
+    if not _YEARS[0] <= begin.year <= _YEARS[1]:
+        raise UsageError(f"`--from` is in the years from {_YEARS[0]} to {_YEARS[1]}, not {begin.isoformat()}.")
     known = _recorded(config) if recorded else {}
     given = _given(durations_file, specs)
     otherwise = _seconds(default_duration, "--default-duration")
@@ -197,7 +204,8 @@ def _show(result: Forecast, wanted: Forecast, slots: int | None, guessed: int, o
         click.echo(f"late: {len(result.misses) - _SHOWN_MISSES} more")
     if wanted.peak_at is not None:
         have = "" if slots is None else f", of {slots} that there are"
-        click.echo(f"At most {wanted.peak_slots} slots are wanted at once, at {wanted.peak_at:%Y-%m-%d %H:%M}{have}.")
+        slots_are = "1 slot is" if wanted.peak_slots == 1 else f"{wanted.peak_slots} slots are"
+        click.echo(f"At most {slots_are} wanted at once, at {wanted.peak_at:%Y-%m-%d %H:%M}{have}.")
     if wanted.peak_pools:
         listed = ", ".join(f"{name} {used}" for name, used in wanted.peak_pools.items())
         click.echo(f"Of pools: {listed}.")

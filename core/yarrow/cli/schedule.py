@@ -12,12 +12,14 @@ import click
 
 from yarrow.cli.arguments import as_utc, moment
 from yarrow.cli.output import json_option, print_json, print_table
+from yarrow.clock import utc_now
+from yarrow.cron import is_once
 from yarrow.errors import UsageError
 from yarrow.language.durations import parse_duration
 from yarrow.language.spec import ScheduleSpec
 from yarrow.preview import PreviewRow, preview
 from yarrow.schedule_words import describe_schedule
-from yarrow.timetable import check_schedule, has_moments
+from yarrow.timetable import NO_START, check_schedule, has_moments
 from yarrow.zones import load_zone
 
 _COLUMNS = {
@@ -36,6 +38,7 @@ class _Asked:
     schedule: ScheduleSpec | None
     start: datetime | None
     end: datetime | None
+    of_file: bool = False
 
 
 @click.group()
@@ -72,8 +75,9 @@ def next_runs(
 ) -> None:
     """Show what a schedule means and its next runs: of a DAG file, of cron expressions, or of a fixed distance.
 
-    Without --after these are the runs from the start date on. A moment without an offset is a local time of the
-    schedule's time zone. What no time decides (data sets, @continuous, runs by hand) has no rows.
+    Without --after these are the runs from the start date on, or from now on for a DAG file that has none. A moment
+    without an offset is a local time of the schedule's time zone. What no time decides (data sets, @continuous, runs by
+    hand) has no rows.
     """
     given = {name: value for name, value in options.items() if value}
     asked = _of_file(dag_file, given) if dag_file else _of_options(given)
@@ -106,7 +110,11 @@ def _rows(
     if not has_moments(spec):
         return None
     if start is None:
-        raise UsageError("A start is needed: --start, such as --start 2026-01-01.")
+        if not asked.of_file:
+            raise UsageError("A start is needed: --start, such as --start 2026-01-01.")
+        if is_once(spec.cron):
+            return None
+        start, after = NO_START, after or utc_now()
     zone = load_zone(spec.timezone)
     until, later_than = (as_utc(bound, zone) if bound else None for bound in (end, after))
     return preview(spec, as_utc(start, zone), until, later_than, count)
@@ -136,7 +144,7 @@ def _of_file(dag_file: Path, given: Mapping[str, Any]) -> _Asked:
     result = load_file(dag_file, dag_file.parent)
     if result.spec is None:
         raise UsageError("\n  ".join([f"{dag_file} has faults.", *(str(fault) for fault in result.faults)]))
-    return _Asked(result.spec.schedule, result.spec.start_date, result.spec.end_date)
+    return _Asked(result.spec.schedule, result.spec.start_date, result.spec.end_date, of_file=True)
 
 
 def _cell(value: str | None) -> str:

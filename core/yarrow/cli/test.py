@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import click
 
+from yarrow.approvals import APPROVE, REJECT
 from yarrow.cli.arguments import as_utc, json_object, moment
 from yarrow.cli.output import duration_text, json_option, print_json, print_table
 from yarrow.config import load_config
 from yarrow.dag_result import DagResult, Event, Moved, TaskResult
-from yarrow.inline import Inline
+from yarrow.decide import Question
+from yarrow.inline import Inline, agreeable
 from yarrow.jsontypes import Json
+from yarrow.language.spec import TaskSpec
+from yarrow.outcomes import instance_name
 from yarrow.states import FAILED_TASK_STATES, TaskState
 from yarrow.testing import load_dag
 from yarrow.zones import load_zone
@@ -58,6 +63,8 @@ def dag_test(
     as_json: bool,
 ) -> None:
     """Run a DAG file in this process: no service, no waiting for retries, and `breakpoint()` works.
+
+    An approval asks at the terminal; where there is none it gets its default answer, or is approved.
 
     Exits with 0 when the run succeeds, else with 1.
     """
@@ -107,6 +114,7 @@ def _test(
             dags_folder=dag_file.absolute().parent,
             echo=not as_json,
             notify=timing.notify,
+            answer=_answer,
         )
         if task_id is None:
             result = inline.run(spec, logical_date=logical_date, params=params)
@@ -114,6 +122,13 @@ def _test(
             result = inline.run_task(spec, task_id, logical_date=logical_date, params=params, xcoms=xcoms)
     _show(result, timing.seconds, as_json)
     raise SystemExit(0 if result.success else 1)
+
+
+def _answer(task: TaskSpec, question: Question) -> str:
+    """The answer of an approval: of whoever sits at the terminal, else its default, else yes."""
+    if not sys.stdin.isatty():
+        return agreeable(task, question)
+    return APPROVE if click.confirm(question.message, default=question.default != REJECT, err=True) else REJECT
 
 
 class _Timing:
@@ -151,25 +166,36 @@ def _folder(work: Path | None) -> Iterator[Path]:
 
 
 def _show(result: DagResult, seconds: Mapping[str, float], as_json: bool) -> None:
+    shown = [one for task in result.tasks.values() for one in task.instances or (task,)]
     if as_json:
-        tasks = [{**_as_object(task), "seconds": seconds.get(task.task_id)} for task in result.tasks.values()]
+        tasks = [{**_as_object(task), "seconds": _seconds(task, seconds)} for task in result.tasks.values()]
         print_json({**_as_object(result), "tasks": tasks})
         return
     click.echo()
     rows = [
         (
-            task.task_id,
-            task.state.value,
-            task.tries,
-            duration_text(seconds[task.task_id]) if task.task_id in seconds else None,
-            task.reason if task.state in FAILED_TASK_STATES else None,
+            _name(one),
+            one.state.value,
+            one.tries,
+            duration_text(seconds[_name(one)]) if _name(one) in seconds else None,
+            one.reason if one.state in FAILED_TASK_STATES else None,
         )
-        for task in result.tasks.values()
+        for one in shown
     ]
     print_table(("TASK", "STATE", "TRIES", "TOOK", "REASON"), rows, empty="It has no task.")
     state = click.style(result.state.value, fg="green" if result.success else "red")
     reason = f": {result.reason}" if result.reason else ""
     click.echo(f"{result.dag_id} for {result.logical_date:%Y-%m-%d %H:%M:%S} UTC: {state}{reason}")
+
+
+def _name(one: TaskResult) -> str:
+    return instance_name((one.task_id, one.map_index))
+
+
+def _seconds(task: TaskResult, seconds: Mapping[str, float]) -> float | None:
+    """What a task took, all its instances together."""
+    known = [seconds[_name(one)] for one in task.instances or (task,) if _name(one) in seconds]
+    return sum(known) if known else None
 
 
 def _as_object(record: DagResult | TaskResult) -> dict[str, object]:

@@ -14,10 +14,9 @@ from yarrow.language.faults import Fault
 from yarrow.language.graph import arrows
 from yarrow.language.nodes import Node
 from yarrow.language.spec import DagSpec, DeadlineSpec, ScheduleSpec
+from yarrow.protocol import ALL_QUEUES
 from yarrow.timetable import Timetable, has_moments
 
-ALL_QUEUES: Final = "*"
-"""Stands among served queues for all of them."""
 _SOME_DATE: Final = datetime(2024, 1, 1, tzinfo=UTC)
 _SOME_RUNS: Final = 8
 _NAMED: Final = 6

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +24,14 @@ from yarrow.states import FINISHED_RUN_STATES, FINISHED_TASK_STATES, TaskState
 
 _OUTCOMES: Final = ("success", "failed", "skipped")
 _FINAL: Final = tuple(sorted(str(state) for state in FINISHED_TASK_STATES if state is not TaskState.REMOVED))
+_INSTANCE: Final = re.compile(r"\[[0-9]+\]$")
 _TASKS: Final = ListOf(Text(nonempty=True))
 _EXPECT: Final = Record(
     {
         "run": Field(Enum(tuple(sorted(str(state) for state in FINISHED_RUN_STATES))), doc="How the run ends."),
-        "tasks": Field(MapOf(Enum(_FINAL)), doc="How tasks end, by task id."),
+        "tasks": Field(
+            MapOf(Enum(_FINAL)), doc="How tasks end, by task id; `load[2]` is one instance of a mapped task."
+        ),
         "branches": Field(MapOf(_TASKS), doc="What branches choose, by task id."),
         "order": Field(_TASKS, doc="Tasks that start, in this order; others may start between them."),
         "rendered": Field(MapOf(MapOf(AnyJson())), doc="Rendered parameters, by task id and parameter."),
@@ -42,7 +46,7 @@ _TEST: Final = Record(
         "outcomes": Field(
             MapOf(Union([Enum(_OUTCOMES), _TASKS])),
             doc="How tasks end, by task id: success, failed or skipped; of a branch also the list of what it chooses. "
-            "Others succeed.",
+            "`load[2]` is one instance of a mapped task. Others succeed.",
         ),
         "xcoms": Field(MapOf(AnyJson()), doc="Results of tasks, by task id; of a mapped task the list of them."),
         "expect": Field(_EXPECT, required=True, doc="What is to follow."),
@@ -120,6 +124,8 @@ def _tests(source: Source, spec: DagSpec, found: Findings) -> list[DagTest]:
     for node in nodes:
         if isinstance(node, MappingNode):
             _check_names(node, spec, found)
+    if values is not INVALID and len(found.faults) == before:
+        found.faults.extend(_without_expectations(nodes))
     if values is INVALID or len(found.faults) > before:
         return []
     return [_test(value, node, source) for value, node in zip(values["tests"], nodes, strict=True)]
@@ -150,16 +156,24 @@ def _test(value: Mapping[str, Any], node: Node, source: Source) -> DagTest:
     )
 
 
+def _without_expectations(nodes: Collection[Node]) -> Iterator[Fault]:
+    for node in nodes:
+        expect = node.entries["expect"] if isinstance(node, MappingNode) else node
+        if isinstance(expect, MappingNode) and not expect.entries:
+            message = "The test expects nothing, so that it always passes."
+            yield expect.fault(codes.BAD_VALUE, message, "Write `run: success`, or the states of `tasks`.")
+
+
 def _check_names(node: MappingNode, spec: DagSpec, found: Findings) -> None:
     """Whether the tasks and params that a test names are there."""
     _keys(node.entries.get("params"), spec.params, "param", found)
-    for part in ("outcomes", "xcoms"):
-        _keys(node.entries.get(part), spec.tasks, "task", found)
+    _keys(node.entries.get("outcomes"), spec.tasks, "task", found, instances=True)
+    _keys(node.entries.get("xcoms"), spec.tasks, "task", found)
     expect = node.entries.get("expect")
     if not isinstance(expect, MappingNode):
         return
     for part in ("tasks", "branches", "rendered"):
-        _keys(expect.entries.get(part), spec.tasks, "task", found)
+        _keys(expect.entries.get(part), spec.tasks, "task", found, instances=part == "tasks")
     order = expect.entries.get("order")
     for item in order.items if isinstance(order, SequenceNode) else []:
         if isinstance(item, ScalarNode) and isinstance(item.value, str):
@@ -170,10 +184,11 @@ def _check_names(node: MappingNode, spec: DagSpec, found: Findings) -> None:
             _keys(parameters, spec.tasks[task_id].arguments, "parameter", found)
 
 
-def _keys(node: Node | None, known: Collection[str], what: str, found: Findings) -> None:
+def _keys(node: Node | None, known: Collection[str], what: str, found: Findings, *, instances: bool = False) -> None:
+    """Whether all keys are known; with `instances` also those such as `load[2]`."""
     if isinstance(node, MappingNode):
         for name in node.entries:
-            _known(node.keys[name], name, known, what, found)
+            _known(node.keys[name], _INSTANCE.sub("", name) if instances else name, known, what, found)
 
 
 def _known(place: Node, name: str, known: Collection[str], what: str, found: Findings) -> None:

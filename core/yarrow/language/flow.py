@@ -56,11 +56,16 @@ class Flow:
                 gone.add(task_id)
         return gone
 
-    def broken_by(self, failed: str) -> set[str]:
-        """The tasks that fail, in any case, when one fails: that one, and those that can't run for that reason."""
+    def broken_by(self, failed: str, gone: Collection[str] = ()) -> set[str]:
+        """The tasks that fail, in any case, when one fails: that one, and those that can't run for that reason.
+
+        Args:
+            failed: The task that fails.
+            gone: The tasks that are skipped then.
+        """
         broken = {failed}
         for task_id in self.after([failed]):
-            if self._is_broken(self.spec.tasks[task_id], broken):
+            if task_id not in gone and self._is_broken(self.spec.tasks[task_id], broken, gone):
                 broken.add(task_id)
         return broken
 
@@ -78,13 +83,13 @@ class Flow:
             return all(upstream in gone for upstream in task.upstream)
         return task.trigger_rule == TEARDOWN_RULE and _all(self._setups_of(task), gone)
 
-    def _is_broken(self, task: TaskSpec, broken: Collection[str]) -> bool:
+    def _is_broken(self, task: TaskSpec, broken: Collection[str], gone: Collection[str]) -> bool:
         if not task.teardown and any(setup in broken for setup in self.spec.required_setups.get(task.task_id, ())):
             return True
         if task.trigger_rule in _BROKEN_BY_ONE:
             return any(upstream in broken for upstream in task.upstream)
         if task.trigger_rule in _BROKEN_BY_ALL:
-            return all(upstream in broken for upstream in task.upstream)
+            return all(upstream in broken or upstream in gone for upstream in task.upstream)
         return task.trigger_rule == TEARDOWN_RULE and _all(self._setups_of(task), broken)
 
     def _setups_of(self, task: TaskSpec) -> Sequence[str]:

@@ -263,7 +263,10 @@ DAG: Final[Mapping[str, Field]] = {
     "on_success": Field(TARGETS, doc=f"Whom to tell when a run has succeeded: {_NOTICES}"),
     "on_failure": Field(TARGETS, doc=f"Whom to tell when a run has failed: {_NOTICES}"),
     "on_retry": Field(TARGETS, doc=f"Whom to tell when any of its tasks is tried again: {_NOTICES}"),
-    "on_deadline": Field(TARGETS, doc=f"Whom to tell when the deadline of a run has passed: {_NOTICES}"),
+    "on_deadline": Field(
+        TARGETS,
+        doc="Whom to tell when the deadline of a run has passed, or of a task that names nobody itself: " + _NOTICES,
+    ),
 }
 """Keys of a DAG, without `params`, `default_args` and `tasks`."""
 

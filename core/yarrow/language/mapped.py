@@ -12,6 +12,7 @@ from yarrow.language.drafts import DagDraft, GroupDraft, TaskDraft
 from yarrow.language.faults import Fault
 from yarrow.language.graph import Graph, within
 from yarrow.language.nodes import MappingNode, Node
+from yarrow.mapping import count_in_words
 
 
 def check_mapping(draft: DagDraft, graph: Graph, faults: list[Fault]) -> None:
@@ -88,5 +89,7 @@ def _check_length(node: Node, expand: Mapping[str, Any], longest: int, what: str
         return
     count = math.prod(lengths.values())
     if count > longest:
-        message = f"{what} would have {count:,} instances, more than `max_map_length` ({longest:,}) allows."
+        message = (
+            f"{what} would have {count_in_words(count)} instances, more than `max_map_length` ({longest:,}) allows."
+        )
         faults.append(node.fault(codes.BAD_MAPPING, message, "Set a higher `max_map_length`, or shorten the lists."))

@@ -111,6 +111,8 @@ class References:
         """Why a template can't give a list or a mapping, as far as that is known before anything runs."""
         if not template.whole:
             return "text around the braces makes it a text"
+        if template.single is not None:
+            return f"the expression gives {template.single}"
         path = template.path
         if path is None:
             return None

@@ -180,7 +180,7 @@ class Duration(Shape):
         if isinstance(value, Mapping | list):
             return self.wrong_type(value)
         if not isinstance(value, str):
-            hint = f"Write `{value}s` for seconds." if type(value) in (int, float) else None
+            hint = f"Write `{value}s` for seconds." if type(value) in (int, float) and value >= 0 else None
             return codes.BAD_DURATION, f"must be {self.words}, not {describe(value)}.", hint
         try:
             seconds = parse_duration(value)

@@ -18,15 +18,17 @@ def check_settings(draft: DagDraft, faults: list[Fault]) -> None:
         _check_retries(task, faults)
         _check_cache(task, faults)
         if "on_deadline" in task.values and "deadline" not in task.values and "on_deadline" in task.node.entries:
-            faults.append(_without_deadline(task.place("on_deadline"), f"the task `{task.task_id}`"))
+            faults.append(_without_deadline(task.place("on_deadline"), f"the task `{task.task_id}` has no `deadline`"))
         if draft.values.get("fail_fast"):
             _check_fail_fast(task, faults)
-    if "on_deadline" in draft.values and "deadline" not in draft.node.entries:
-        faults.append(_without_deadline(draft.node.entries["on_deadline"], "the DAG"))
+    deadlines = ["deadline" in part for part in (draft.node.entries, *(task.values for task in draft.tasks.values()))]
+    if "on_deadline" in draft.values and not any(deadlines):
+        words = "neither the DAG nor any of its tasks has a `deadline`"
+        faults.append(_without_deadline(draft.node.entries["on_deadline"], words))
 
 
-def _without_deadline(node: Node, what: str) -> Fault:
-    message = f"`on_deadline` has no effect: {what} has no `deadline`."
+def _without_deadline(node: Node, why: str) -> Fault:
+    message = f"`on_deadline` has no effect: {why}."
     return node.fault(codes.USELESS, message, "Add `deadline: 2h`, or another time.", "warning")
 
 

@@ -46,6 +46,12 @@ class DeadlineSpec:
     # average: the mean duration of the newest successful runs of the DAG, counted from when the run was queued
 
 
+AVERAGED_RUNS = 10
+"""How many successful runs the average is taken of, at most."""
+FEWEST_AVERAGED_RUNS = 3
+"""From fewer than these no average is taken, and a deadline that counts from it is not set."""
+
+
 @dataclass(frozen=True, slots=True)
 class CacheSpec:
     """Whether the result of a task may be one that an earlier run came to with the same inputs."""
@@ -139,7 +145,7 @@ class DagSpec:
     on_success: tuple[str, ...] = ()  # of a run; whom to tell: `log`, the id of a connection, or a URL
     on_failure: tuple[str, ...] = ()  # of a run
     on_retry: tuple[str, ...] = ()  # of any of its tasks
-    on_deadline: tuple[str, ...] = ()  # of a run
+    on_deadline: tuple[str, ...] = ()  # of a run, and of its tasks that name nobody themselves
     params: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)  # name -> JSON Schema with its default
     groups: Mapping[str, str | None] = field(default_factory=dict)  # task group id -> its doc_md
 
@@ -219,6 +225,11 @@ class DagSpec:
     def looks_back(self) -> bool:
         """Whether any of its tasks waits for the run before."""
         return any(task.depends_on_past or task.wait_for_downstream for task in self.tasks.values())
+
+    @cached_property
+    def has_deadline(self) -> bool:
+        """Whether its runs, or any of its tasks, have a deadline."""
+        return self.deadline is not None or any(task.deadline is not None for task in self.tasks.values())
 
     @cached_property
     def version(self) -> str:

@@ -74,10 +74,15 @@ class Expansion(Shape):
     __slots__ = ()
     words = "a mapping of names to lists"
 
+    def takes_braces(self) -> bool:
+        return True  # as a whole it is no text at all, which is told
+
     def problem(self, value: Any) -> Problem | None:
         return None if isinstance(value, dict) else self.wrong_type(value)
 
     def type_hint(self, value: Any) -> str | None:
+        if isinstance(value, str) and "{{" in value:
+            return 'Give the list a name: `expand: {item: "{{ ... }}"}`. The templates of the task then say `map.item`.'
         return "Give the list a name: `expand: {item: [...]}`. The templates of the task then say `map.item`."
 
     def check_node(self, node: Node, found: Findings, name: str) -> Any:

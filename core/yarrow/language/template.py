@@ -23,6 +23,7 @@ from yarrow.jsontypes import Json
 from yarrow.language import codes
 from yarrow.language.expression import Compiler, Reference, literal_path
 from yarrow.language.operations import Path
+from yarrow.language.single import single_value
 from yarrow.language.values import MAX_TEXT, TemplateFault, ValueFault, plain, to_text
 
 MAX_TEMPLATE: Final = 64 * 1024
@@ -54,6 +55,7 @@ class Template:
     evaluate: Callable[[Mapping[str, Any]], Any]
     whole: bool = False  # it is one expression and nothing else, whose value keeps its type
     path: Path | None = None  # that expression is this path and nothing else
+    single: str | None = None  # what that expression gives, in words, if it is never a list or a mapping
 
     @property
     def names(self) -> tuple[Path, ...]:
@@ -192,7 +194,8 @@ def _texts(value: Json) -> Iterable[str]:
 
 def _whole(text: str, compiler: Compiler, node: nodes.Node) -> Template:
     evaluate = compiler.compile(node)
-    return Template(text, tuple(compiler.references), evaluate, whole=True, path=literal_path(node))
+    path, single = literal_path(node), single_value(node)
+    return Template(text, tuple(compiler.references), evaluate, whole=True, path=path, single=single)
 
 
 def _check_size(text: str) -> None:

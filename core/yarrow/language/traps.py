@@ -180,9 +180,20 @@ class _Traps:
                 continue
             if self._is_enough():
                 return None
-            if leaves.isdisjoint(self.flow.broken_by(task_id)):
+            if leaves.isdisjoint(self.flow.broken_by(task_id)) and not self._tells_by_choice(task_id, leaves):
                 return task_id
         return None
+
+    def _tells_by_choice(self, failed: str, leaves: frozenset[str]) -> bool:
+        """Whether a last task tells of a failure because all else before it was not chosen where that task was."""
+        for task_id in self.flow.before(failed):
+            choices = self._choices(self.spec.tasks[task_id])
+            if not choices or failed not in self.flow.without([task_id]):
+                continue
+            skipped = [gone for gone in (self.flow.without(cause.skipped) for cause in choices) if failed not in gone]
+            if skipped and not any(leaves.isdisjoint(self.flow.broken_by(failed, gone)) for gone in skipped):
+                return True
+        return False
 
     def _hides(self, leaf: TaskSpec, hidden: str) -> Fault:
         message = (

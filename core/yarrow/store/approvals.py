@@ -38,7 +38,6 @@ _ONE = (
         *_COLUMNS,
         task_instance.c.id,
         task_instance.c.attempt_id,
-        dag_run.c.id.label("dag_run_id"),
         dag_run.c.version,
         dag_run.c.logical_date,
     )
@@ -96,7 +95,8 @@ class Approvals:
             Conflict: It has been answered or closed before, or its deadline has passed.
         """
         at = self._database.now(now)
-        answer = Answer(approvals.APPROVE if approve else approvals.REJECT, who, at, plain_text(comment))
+        word, by = approvals.APPROVE if approve else approvals.REJECT, str(plain_text(who))
+        answer = Answer(word, by, at, plain_text(comment))
 
         self.get(dag_id, run_id, task_id, map_index)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 
 from sqlalchemy import Connection, select
 
-from yarrow.errors import NotFound, Refused
+from yarrow.errors import NotFound, Refused, StoreError
 from yarrow.jsontypes import Json
 from yarrow.protocol import Heartbeat, Report
 from yarrow.store import awaited, claiming, dispatching, finishing, granting, leases, stopping
@@ -24,6 +25,8 @@ _ATTEMPT = select(*columns_of(AttemptRecord, attempt, task_instance, dag_run)).s
     attempt.join(task_instance).join(dag_run)
 )
 _SHOWN = select(task_instance.c.dag_run_id, task_instance.c.id).join(dag_run)
+
+_log = logging.getLogger(__name__)
 
 
 class Attempts:
@@ -168,7 +171,7 @@ class Attempts:
         expired = self._database.read(lambda connection: leases.expired(self._database, connection, not_before, limit))
         # One transaction each: a fleet that is lost as a whole must not lock the store for a second.
         expire = partial(leases.expire, self._database, self._specs, limits)
-        return sum(self._database.write(partial(expire, attempt_id)) for attempt_id in expired)
+        return self._count((f"attempt {attempt_id}", partial(expire, attempt_id)) for attempt_id in expired)
 
     def fail_unserved(
         self, queued_timeout: float, *, served: Collection[str] | None = None, now: datetime | None = None
@@ -192,7 +195,28 @@ class Attempts:
         if waiting:
             self._database.write(lambda connection: stopping.postpone(connection, waiting, queued_timeout, at))
         give_up = partial(stopping.give_up, self._specs, queued_timeout, at)
-        return sum(self._database.write(partial(give_up, row, why)) for row, why in verdicts if why is not None)
+        return self._count(
+            (f"task {row.task_id} of run {row.run_id} of {row.dag_id}", partial(give_up, row, why))
+            for row, why in verdicts
+            if why is not None
+        )
+
+    def _count(self, works: Iterable[tuple[str, Callable[[Connection], bool]]]) -> int:
+        """How many of these transactions did something. One that goes wrong is logged, and keeps none from the others.
+
+        Args:
+            works: Each with what it is about.
+        """
+        count = 0
+        for what, work in works:
+            try:
+                count += self._database.write(work)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one, such as a spec that can't be read
+                reason = f"{type(error).__name__}: {error}"
+                _log.error("%s can't be given up: %s", what, reason, extra={"action": "give_up_failed"})
+        return count
 
     def cancel(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, who: str, reason: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -24,6 +25,8 @@ from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, history_l
 from yarrow.upcoming import Progress
 
 _DAG_COLUMNS = columns_of(DagRecord, dag)
+
+_log = logging.getLogger(__name__)
 
 
 class Catalog:
@@ -103,11 +106,20 @@ class Catalog:
         self, connection: Connection, known: Mapping[str, AnyRow], specs: Sequence[DagSpec], now: datetime
     ) -> list[dict[str, Any]]:
         """The lines of the history for new versions with another schedule, of DAGs that have had scheduled runs."""
-        changes = [
-            (self._specs.get(connection, spec.dag_id, known[spec.dag_id].version), spec)
-            for spec in specs
-            if spec.dag_id in known and known[spec.dag_id].scheduled_through is not None
-        ]
+        changes = []
+        for spec in specs:
+            if spec.dag_id not in known or known[spec.dag_id].scheduled_through is None:
+                continue
+            try:
+                changes.append((self._specs.get(connection, spec.dag_id, known[spec.dag_id].version), spec))
+            except (NotFound, LookupError, TypeError, ValueError) as error:
+                # What can't be read any more must not keep the version that replaces it, and others, from being used.
+                _log.warning(
+                    "what %s was before can't be read (%s): whether its schedule has changed is not recorded",
+                    spec.dag_id,
+                    error,
+                    extra={"action": "spec_unreadable"},
+                )
         return schedule_changes(connection, changes, now)
 
     def deactivate(self, dag_ids: Collection[str]) -> list[str]:
@@ -259,6 +271,7 @@ class Catalog:
             append(
                 connection, [history_line("dag.catchup_cut", at=now, who=SCHEDULER, dag_id=dag.dag_id, reason=reason)]
             )
+            deadlines.expect(self._database, connection, [dag.dag_id])
             return True
 
         return self._database.write(work)

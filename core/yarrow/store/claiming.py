@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, literal_column, select
+from sqlalchemy import Connection, bindparam, func, literal_column, select
 
 from yarrow.errors import Refused
 from yarrow.language.spec import TaskSpec
@@ -34,6 +34,7 @@ _COLUMNS = (
     task_instance.c.map_index,
     task_instance.c.map_value,
     task_instance.c.max_tries,
+    task_instance.c.started_at.label("started_before"),
     task_instance.c.queue,
     dag_run.c.run_id,
     dag_run.c.version,
@@ -54,6 +55,9 @@ _NEXT = (
     .order_by(task_instance.c.priority_weight.desc(), task_instance.c.logical_date, task_instance.c.id)
     .limit(1)
     .with_for_update(of=task_instance, skip_locked=True)
+)
+_TRY_BEGAN = select(func.min(attempt.c.started_at)).where(
+    attempt.c.task_instance_id == bindparam("id"), attempt.c.try_number == bindparam("try_number")
 )
 
 
@@ -117,7 +121,15 @@ def _take(
     states = (AttemptState.QUEUED, AttemptState.RUNNING)
     if not moved or not move_attempt(connection, row.attempt_id, row.nonce, *states, values):
         raise Raced
-    return _claimed(specs, connection, row, nonce, started_at, lease, lease_until)
+    return _claimed(specs, connection, row, nonce, _try_began(connection, row, now), lease, lease_until)
+
+
+def _try_began(connection: Connection, row: AnyRow, now: datetime) -> datetime:
+    """When the try was claimed for the first time, which may have been by an attempt that the infrastructure lost."""
+    if row.started_before is None:  # most are the first attempt of all, and cost no look
+        return now
+    began: datetime | None = connection.execute(_TRY_BEGAN, {"id": row.id, "try_number": row.try_number}).scalar()
+    return began or now
 
 
 def _claimed(
@@ -125,7 +137,7 @@ def _claimed(
     connection: Connection,
     row: AnyRow,
     nonce: str,
-    started_at: datetime,
+    first_started_at: datetime,
     lease: float,
     lease_until: datetime,
 ) -> ClaimedAttempt:
@@ -156,7 +168,7 @@ def _claimed(
         xcoms=visible_xcoms(spec, (row.task_id, row.map_index), task.xcoms, found),
         mapped_xcoms=[name for name in others if spec.tasks[name].mapped],
         map_value=row.map_value,
-        first_started_at=started_at,
+        first_started_at=first_started_at,
         lease=lease,
         lease_until=lease_until,
     )

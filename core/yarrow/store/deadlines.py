@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Insert, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from yarrow.language.spec import DagSpec, DeadlineSpec
+from yarrow.errors import StoreError
+from yarrow.language.spec import AVERAGED_RUNS, FEWEST_AVERAGED_RUNS, DagSpec, DeadlineSpec
 from yarrow.notify import Happening
 from yarrow.states import RunState, TaskState
 from yarrow.store.database import Database
@@ -20,15 +21,10 @@ from yarrow.store.records import DeadlineRecord, RunRecord
 from yarrow.store.rows import columns_of
 from yarrow.store.specs import Specs
 from yarrow.store.tables import dag, dag_run, deadline, task_instance
-from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, history_line
+from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, history_line, plain_text
 
 OF_RUN = ""
 """The task_id of a deadline of the run itself."""
-
-NEWEST_RUNS = 10
-"""How many successful runs the average is taken of, at most."""
-FEWEST_RUNS = 3
-"""From fewer than these no average is taken, and a deadline that counts from it is not set."""
 
 _MET_BY = (TaskState.SUCCESS, TaskState.SKIPPED)
 
@@ -71,7 +67,7 @@ _SUCCEEDED = (
     select(dag_run.c.id, dag_run.c.queued_at, dag_run.c.ended_at)
     .where(dag_run.c.dag_id == bindparam("of_dag_id"), dag_run.c.state == RunState.SUCCESS)
     .order_by(dag_run.c.logical_date.desc(), dag_run.c.id.desc())
-    .limit(NEWEST_RUNS)
+    .limit(AVERAGED_RUNS)
 )
 _TASK_ENDS = (
     select(task_instance.c.dag_run_id, task_instance.c.task_id, func.max(task_instance.c.ended_at))
@@ -98,14 +94,23 @@ class Deadlines:
         """Judges deadlines that have passed: those that were met are dropped, of the others people are told, once.
 
         A run meets its deadline by succeeding before it, a task by succeeding, or being skipped, in all its instances.
+        One on which judging goes wrong counts as missed, and the history says why nobody was told.
 
         Returns:
             How many had passed (`limit`: there may be more), and those that were missed.
         """
         at = self._database.now(now)
         due = self._database.read(lambda connection: _records(connection, {"now": at, "limit": limit}))
-        judge = partial(_judge, self._specs, at)
-        return len(due), [one for one in due if self._database.write(partial(judge, one))]
+        return len(due), [one for one in due if self._judge(one, at)]
+
+    def _judge(self, due: DeadlineRecord, at: datetime) -> bool:
+        try:
+            return self._database.write(partial(_judge, self._specs, at, due))
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one deadline must not keep the others, and the loop, from going on
+            why = f"nobody could be told: {type(error).__name__}: {error}"
+            return self._database.write(partial(_miss_silently, at, due, why))
 
     def list(
         self, dag_id: str | None = None, run_id: str | None = None, *, missed: bool = True, limit: int = 100
@@ -130,17 +135,12 @@ def run_id_of(logical_date: datetime) -> str:
 # How they come to be
 
 
-def has_deadline(spec: DagSpec) -> bool:
-    """Whether a run of the DAG, or a task of it, has a deadline."""
-    return spec.deadline is not None or any(task.deadline is not None for task in spec.tasks.values())
-
-
 def add(database: Database, connection: Connection, spec: DagSpec, run: RunRecord) -> None:
     """Sets the deadlines of a run that was made just now.
 
     A run that somebody starts by hand for a date in the past gets no deadline that had passed before it was made.
     """
-    if not has_deadline(spec):
+    if not spec.has_deadline:
         return
     wanted = {OF_RUN: spec.deadline} | {task.task_id: task.deadline for task in spec.tasks.values()}
     deadlines = {task_id: wish for task_id, wish in wanted.items() if wish is not None}
@@ -218,7 +218,7 @@ def _averages(connection: Connection, dag_id: str, task_ids: Sequence[str]) -> M
         for run_id, task_id, ended_at in connection.execute(_TASK_ENDS, {"ids": sorted(runs), "task_ids": wanted}):
             if ended_at is not None:
                 took.setdefault(task_id, []).append(_seconds(runs[run_id].queued_at, ended_at))
-    return {task_id: sum(times) / len(times) for task_id, times in took.items() if len(times) >= FEWEST_RUNS}
+    return {task_id: sum(times) / len(times) for task_id, times in took.items() if len(times) >= FEWEST_AVERAGED_RUNS}
 
 
 def _seconds(start: datetime, end: datetime) -> float:
@@ -254,6 +254,22 @@ def _judge(specs: Specs, at: datetime, due: DeadlineRecord, connection: Connecti
     return True
 
 
+def _miss_silently(at: datetime, due: DeadlineRecord, why: str, connection: Connection) -> bool:
+    """Counts a deadline as missed without telling anybody but the history. Returns whether this call did."""
+    this = {"of_dag_id": due.dag_id, "of_run_id": due.run_id, "of_task_id": due.task_id, "seen_due_at": due.due_at}
+    if connection.execute(_MISS, {**this, "missed_at": at}).rowcount != 1:
+        return False
+    append(connection, [_missed_line(due, why, at)])
+    return True
+
+
+def _missed_line(due: DeadlineRecord, what: str, at: datetime) -> dict[str, Any]:
+    kind = "task.deadline_missed" if due.task_id else "run.deadline_missed"
+    reason = plain_text(f"due at {due.due_at:%Y-%m-%d %H:%M:%S} UTC, {what}")
+    names = {"dag_id": due.dag_id, "run_id": due.run_id, "task_id": due.task_id or None}
+    return history_line(kind, at=at, who=SCHEDULER, reason=reason, **names)
+
+
 def _version_awaited(connection: Connection, due: DeadlineRecord) -> str | None:
     """The version of the DAG whose next run it still is that is not there; None: nobody waits for that run any more."""
     row = connection.execute(_EXPECTED.where(dag.c.dag_id == due.dag_id)).one_or_none()
@@ -284,10 +300,7 @@ def _tell(
 ) -> None:
     task_id = due.task_id or None
     task = spec.tasks.get(due.task_id)
-    kind = "run.deadline_missed" if task_id is None else "task.deadline_missed"
-    reason = f"due at {due.due_at:%Y-%m-%d %H:%M:%S} UTC, {state}"
-    names = {"dag_id": due.dag_id, "run_id": due.run_id, "task_id": task_id}
-    append(connection, [history_line(kind, at=at, who=SCHEDULER, reason=reason, **names)])
+    append(connection, [_missed_line(due, state, at)])
     targets = (task.on_deadline if task else ()) or spec.on_deadline
     if targets:
         happening = Happening(

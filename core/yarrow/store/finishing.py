@@ -117,10 +117,11 @@ def end(
     )
     states = (AttemptState.RUNNING, judged.attempt_state)
     changes = _attempt_values(judged, report, at)
-    if not moved or not move_attempt(connection, row.attempt_id, row.nonce, *states, changes):
+    untold = row.cancel_reason is None
+    if not moved or not move_attempt(connection, row.attempt_id, row.nonce, *states, changes, untold=untold):
         raise Raced
-    if judged.state is TaskState.SUCCESS:
-        _keep_result(database, connection, row, report, task, at)
+    if judged.state is TaskState.SUCCESS and report.has_xcom:
+        connection.execute(_ADD_XCOM, {"attempt_id": row.attempt_id, "value": report.xcom})
     notifications.task_moved(
         connection,
         spec,
@@ -137,6 +138,7 @@ def end(
     if judged.state.finished:
         touch_later_runs(connection, spec, row.dag_run_id, row.logical_date)
     if judged.state is TaskState.SUCCESS:
+        _keep_result(database, connection, row, report, task, at)
         outlets.publish(database, connection, spec, subject, at)
     return judged.state
 
@@ -190,9 +192,7 @@ def _attempt_values(judged: Verdict, report: Report, at: datetime) -> dict[str, 
 def _keep_result(
     database: Database, connection: Connection, row: AnyRow, report: Report, task: TaskSpec, at: datetime
 ) -> None:
-    """Keeps the result of a success for the tasks that come after it, and for later runs."""
-    if report.has_xcom:
-        connection.execute(_ADD_XCOM, {"attempt_id": row.attempt_id, "value": report.xcom})
+    """Keeps the result of a success for later runs."""
     if task.cache is not None and report.cache_key is not None and not report.cached:
         cache.keep(database, connection, report, row.dag_id, row.task_id, task.cache.ttl, at)
 

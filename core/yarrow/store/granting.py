@@ -18,9 +18,10 @@ from sqlalchemy import (
     update,
 )
 
+from yarrow.protocol import ALL_QUEUES
 from yarrow.states import AttemptState, TaskState
 from yarrow.store.database import Database, Raced
-from yarrow.store.room import ALL_QUEUES, Room, TaskRoom
+from yarrow.store.room import Room, TaskRoom
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import attempt, dag, dag_run, pool, task_instance
 from yarrow.store.transitions import (

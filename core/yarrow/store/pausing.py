@@ -12,6 +12,7 @@ from yarrow.store.tables import dag, dag_run, event
 from yarrow.store.transitions import SCHEDULER, append, history_line
 
 _DAG = select(dag.c.version, dag.c.is_paused).where(dag.c.dag_id == bindparam("id"))
+_LOCK = select(dag.c.dag_id).where(dag.c.dag_id == bindparam("id")).with_for_update()
 _PAUSE = (
     update(dag)
     .where(dag.c.dag_id == bindparam("id"), ~dag.c.is_paused)
@@ -47,6 +48,7 @@ def pause_after_failures(connection: Connection, specs: Specs, dag_id: str, at: 
     limit = specs.get(connection, dag_id, found.version).max_consecutive_failed_dag_runs
     if limit <= 0:
         return False
+    connection.execute(_LOCK, {"id": dag_id})  # runs that fail at the same moment have to see each other
     query, parameters = _ENDED, {"id": dag_id, "limit": limit}
     unpaused_at: datetime | None = connection.execute(_UNPAUSED, {"id": dag_id}).scalar()
     if unpaused_at is not None:

@@ -13,7 +13,7 @@ from yarrow.jsontypes import Json
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.mapping import Instance
-from yarrow.states import AttemptState, RunState, TaskState
+from yarrow.states import AttemptState, RunState, TaskState, summary_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,23 @@ class TaskInstanceRecord(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class TaskSummary(Record):
+    """A task of a run as a whole: its only instance, or all those that it was mapped to."""
+
+    dag_run_id: int
+    task_id: str
+    mapped: bool  # and expanded
+    states: Mapping[TaskState, int]  # how many instances are in each state; none of them 0
+    started_at: datetime | None  # of the first
+    ended_at: datetime | None  # of the last; None: not all have ended
+
+    @property
+    def state(self) -> TaskState:
+        """Of the states of its instances the one that counts most."""
+        return summary_of(self.states)
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord(Record):
     """One attempt at a task instance."""
 
@@ -186,6 +203,7 @@ class AttemptRecord(Record):
 class ApprovalRecord(Record):
     """A question to a person, and the answer if there is one."""
 
+    dag_run_id: int
     dag_id: str
     run_id: str
     task_id: str
@@ -262,7 +280,7 @@ class ClaimedAttempt:
     xcoms: Mapping[str, Json]  # of the tasks that the arguments name; one without XCom is absent
     mapped_xcoms: Sequence[str]  # of these, those that are lists of the XComs of a mapped task's instances
     map_value: Mapping[str, Json] | None  # what `map.name` stands for
-    first_started_at: datetime  # when the attempt was claimed for the first time
+    first_started_at: datetime  # when the try was claimed for the first time, perhaps as an attempt that got lost
     lease: float  # seconds
     lease_until: datetime
 

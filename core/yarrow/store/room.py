@@ -9,11 +9,9 @@ from typing import Any
 
 from sqlalchemy import Select, and_, false, or_, tuple_
 
+from yarrow.protocol import ALL_QUEUES
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import task_instance
-
-ALL_QUEUES = "*"
-"""What a worker that serves every queue says of itself."""
 
 _LEFT_OUT = 1000  # full tasks that a query leaves out; the candidates of others are read, and passed over one by one
 

@@ -19,9 +19,10 @@ from yarrow.store import deadlines, deciding, snapshots
 from yarrow.store.catalog import did_you_mean, read_dag
 from yarrow.store.database import Database, insert_new
 from yarrow.store.instances import add_all, in_task_order
-from yarrow.store.records import EventRecord, RunRecord, RunSnapshot, TaskInstanceRecord
+from yarrow.store.records import EventRecord, RunRecord, RunSnapshot, TaskInstanceRecord, TaskSummary
 from yarrow.store.rows import columns_of
 from yarrow.store.specs import Specs
+from yarrow.store.summaries import task_summaries
 from yarrow.store.tables import attempt, dag, dag_run, event, task_instance
 from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, run_event
 from yarrow.timetable import run_by_hand
@@ -296,18 +297,38 @@ class Runs:
 
         return self._database.read(work)
 
-    def task_instances(self, id: int) -> builtins.list[TaskInstanceRecord]:
-        """The task instances of a run in the topological order of its DAG version, those of a task by map index."""
-        return self._task_instances(_TASK_INSTANCE.where(task_instance.c.dag_run_id == id))
+    def task_instances(self, id: int, *, mapped: bool = True) -> builtins.list[TaskInstanceRecord]:
+        """The task instances of a run in the topological order of its DAG version, those of a task by map index.
+
+        Without `mapped` those of mapped tasks are left out, of which there may be very many.
+        """
+        query = _TASK_INSTANCE.where(task_instance.c.dag_run_id == id)
+        return self._task_instances(query if mapped else query.where(task_instance.c.map_index < 0))
 
     def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskInstanceRecord:
         """One task instance. Raises NotFound with the nearest name, or with the map indexes that there are."""
         run = self.get(dag_id, run_id)
-        instances = self.task_instances(run.id)
-        found = next((i for i in instances if (i.task_id, i.map_index) == (task_id, map_index)), None)
-        if found is None:
-            raise _no_such_instance(run, instances, task_id, map_index)
-        return found
+        of_task = _TASK_INSTANCE.where(task_instance.c.dag_run_id == run.id, task_instance.c.task_id == task_id)
+        found = self._task_instances(of_task.where(task_instance.c.map_index == map_index))
+        if not found:
+            raise _no_such_instance(run, self.task_instances(run.id), task_id, map_index)
+        return found[0]
+
+    def mapped_instances(
+        self, id: int, task_id: str, state: str | None = None, *, limit: int = 100, offset: int = 0
+    ) -> builtins.list[TaskInstanceRecord]:
+        """A page of the instances of a mapped task, by map index; of one state or of all."""
+        query = _TASK_INSTANCE.where(
+            task_instance.c.dag_run_id == id, task_instance.c.task_id == task_id, task_instance.c.map_index >= 0
+        )
+        if state is not None:
+            query = query.where(task_instance.c.state == state)
+        page = query.order_by(task_instance.c.map_index).limit(limit).offset(offset)
+        return self._database.read(lambda connection: [TaskInstanceRecord(*row) for row in connection.execute(page)])
+
+    def task_summaries(self, ids: Collection[int]) -> dict[int, builtins.list[TaskSummary]]:
+        """For each run id its tasks, mapped ones as a whole, in the topological order of its DAG version."""
+        return self._database.read(lambda connection: task_summaries(connection, ids))
 
     def events(
         self,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, and_, bindparam, case, literal_column, or_, select
+from sqlalchemy import Connection, and_, bindparam, case, literal_column, null, or_, select
 
 from yarrow.decisions import PastView, TaskView
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
-from yarrow.mapping import Instance
+from yarrow.mapping import Instance, decided_by_value
 from yarrow.states import RunState, TaskState
 from yarrow.store.instances import in_task_order
 from yarrow.store.records import RunRecord, RunSnapshot
@@ -46,16 +46,24 @@ _VIEWS = (
         task_instance.c.wait_until,
         task_instance.c.follow,
         task_instance.c.map_index,
-        task_instance.c.map_value,
         case((task_instance.c.state == literal_column("'running'"), _STOPPED)).label("stopped"),
     )
     .where(task_instance.c.dag_run_id == bindparam("id"))
     .order_by(task_instance.c.id)
 )
+# The values may be large and many: they are read for what is decided by them, and not again once it has begun.
+_BY_VALUE = and_(
+    task_instance.c.state == literal_column("'none'"),
+    task_instance.c.task_id.in_(bindparam("task_ids", expanding=True)),
+)
+_VIEWS_WITHOUT_VALUES = _VIEWS.add_columns(null())
+_VIEWS_WITH_VALUES = _VIEWS.add_columns(case((_BY_VALUE, task_instance.c.map_value)).label("map_value"))
 _PREVIOUS = (
     select(dag_run.c.id, dag_run.c.run_id)
     .where(
         dag_run.c.dag_id == bindparam("dag_id"),
+        # One that has come since, for an earlier date, must not wait for a place that this run holds, and hold it up.
+        dag_run.c.state != RunState.QUEUED,
         dag_run.c.logical_date <= bindparam("date"),  # which the index knows
         or_(
             dag_run.c.logical_date < bindparam("date"),
@@ -99,7 +107,12 @@ def snapshot(connection: Connection, specs: Specs, id: int) -> RunSnapshot | Non
         return None
     record = RunRecord(*row)
     spec = specs.get(connection, record.dag_id, record.version)
-    tasks = [_view(row) for row in in_task_order(connection.execute(_VIEWS, {"id": id}))]
+    by_value = [task_id for task_id in spec.mapped_tasks if decided_by_value(spec.tasks[task_id])]
+    if by_value:
+        rows = connection.execute(_VIEWS_WITH_VALUES, {"id": id, "task_ids": by_value})
+    else:
+        rows = connection.execute(_VIEWS_WITHOUT_VALUES, {"id": id})
+    tasks = [_view(row) for row in in_task_order(rows)]
     waiting = [view for view in tasks if view.state is TaskState.NONE]
     names = _named_xcoms(spec, tasks, waiting)
     xcoms: dict[Instance, Json] = read_xcoms(connection, id, names) if names else {}
@@ -107,7 +120,7 @@ def snapshot(connection: Connection, specs: Specs, id: int) -> RunSnapshot | Non
 
 
 def _view(row: AnyRow) -> TaskView:
-    task_id, state, try_number, max_tries, wait_until, follow, map_index, map_value, stopped = row
+    task_id, state, try_number, max_tries, wait_until, follow, map_index, stopped, map_value = row
     chosen = None if follow is None else tuple(follow)
     return TaskView(
         task_id, state, try_number, max_tries, wait_until, chosen, map_index, map_value, stopped is not None

@@ -1,7 +1,19 @@
 """The moves of runs, task instances and attempts: compare-and-set, legal, and each appended to the history.
 
-Rows are locked in the order run, task instance, attempt, so that transactions on PostgreSQL can't wait for each other
-in a circle.
+Rows are locked in one order, so that transactions on PostgreSQL can't wait for each other in a circle:
+
+1. pools, by name: `grant` alone, with which schedulers stand in line
+2. the run; a transaction that ends a task instance, or moves many of one run, begins with it
+3. its task instances, then their attempts, and what hangs on these: XComs, questions
+4. later runs of the same DAG, by date: `touch_later_runs`
+5. a result in the cache
+6. rows of DAGs, by dag_id: the pause after failures, and last of all what a success publishes
+
+A claim takes a task instance and its attempt without their run, and the next one, after a report, only if nobody has it
+locked. What makes or starts runs begins with the row of their DAG and locks only runs that nobody else moves: new
+ones, and queued ones. Rows of deadlines, notifications and the history are written and never waited with.
+Where many rows are updated by one statement their order is the database's; should two such statements meet the wrong
+way round, PostgreSQL ends one of them and `Database.write` repeats it.
 """
 
 from __future__ import annotations
@@ -60,6 +72,7 @@ _MOVE_ATTEMPT = update(attempt).where(
     attempt.c.state == bindparam("from_state"),
     attempt.c.nonce == bindparam("seen_nonce"),
 )
+_MOVE_UNTOLD_ATTEMPT = _MOVE_ATTEMPT.where(attempt.c.cancel_reason.is_(None))
 _TOUCH_RUN = update(dag_run).where(dag_run.c.id == bindparam("subject_id")).values(change_seq=dag_run.c.change_seq + 1)
 _STOP = update(attempt).where(
     attempt.c.attempt_id == bindparam("subject_id"),
@@ -191,10 +204,15 @@ def move_attempt(
     from_state: AttemptState,
     to_state: AttemptState,
     values: Mapping[str, Any],
+    *,
+    untold: bool = False,
 ) -> bool:
     """Moves one attempt. Returns False, and changes nothing, when its state or its nonce is another one by now.
 
     It is not appended to the history: every such move goes with one of the task instance, which is.
+
+    Args:
+        untold: Only if nobody has wished meanwhile that it be stopped.
     """
     if from_state.finished:
         raise ValueError(f"an attempt that is {from_state} never changes again")
@@ -205,7 +223,7 @@ def move_attempt(
         "state": to_state,
         **values,
     }
-    return connection.execute(_MOVE_ATTEMPT, parameters).rowcount == 1
+    return connection.execute(_MOVE_UNTOLD_ATTEMPT if untold else _MOVE_ATTEMPT, parameters).rowcount == 1
 
 
 def stop_running(

@@ -102,3 +102,16 @@ def test_logs_of_a_mapped_instance(yarrow: Yarrow, store: Store, run: RunRecord,
     assert without.exit_code == 2
     assert "is mapped and needs a map index. There are the instances 0 to 1" in without.stderr.replace("\n", " ")
     assert "has not been started" in yarrow("tasks", "logs", "review", "r1", "score", "--map-index", "0").stderr
+
+
+def test_a_message_can_not_draw_on_the_terminal(yarrow: Yarrow, store: Store) -> None:
+    """It is made of data, and somebody is about to say yes to it."""
+    spec = DagSpec("sly", {"ask": TaskSpec("ask", "approval", {"message": "?"})})
+    store.catalog.publish([(spec, "", "sly.yaml")])
+    run = store.runs.trigger("sly", run_id="r1", who="test")
+    store.runs.start_due()
+    question = Question("Delete all?\x1b[2K\r\nPublish 7 rows?")
+    asks = TaskDecision("ask", TaskState.NONE, TaskState.AWAITING_INPUT, question=question)
+    assert store.runs.apply(run.id, Decisions((asks,)), 1)
+    _, line = yarrow("approvals", "list").stdout.splitlines()
+    assert line.endswith("Delete all? [2K  Publish 7 rows?")

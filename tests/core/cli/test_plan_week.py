@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from yarrow.store import Store
+
 Yarrow = Callable[..., Any]
 
 HOURLY = """
@@ -62,6 +64,26 @@ def test_durations_are_given(plan: Callable[..., Any], tmp_path: Path) -> None:
     assert found["misses"][0]["ended_at"] == "2026-01-05T00:06:00+00:00"
 
 
+def test_durations_are_those_of_past_runs(
+    yarrow: Yarrow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yarrow.store.history.History.durations", lambda self: {"hourly": {"load": 1200.0}})
+    folder = tmp_path / "pipelines"
+    folder.mkdir()
+    (folder / "hourly.yaml").write_text(HOURLY)
+    file = tmp_path / "durations.yaml"
+    file.write_text("hourly: {load: 5m}\n")
+    day = ("plan-week", "--dags", str(folder), "--from", "2026-01-05", "--days", "1", "--json")
+
+    def longest(*options: str) -> float:
+        return yarrow(*day, *options).json()["dags"][0]["longest_run"]
+
+    assert longest() == 21 * 60, "twenty minutes, and the one that is taken for the other task"
+    assert yarrow(*day).json()["guessed_tasks"] == 1
+    assert longest("--durations", str(file)) == 6 * 60, "what is given comes first"
+    assert longest("--no-recorded") == 2 * 60
+
+
 def test_in_words(plan: Callable[..., Any]) -> None:
     answer = plan("--days", "1", "--default-duration", "2m", "--slots", "1")
     assert answer.exit_code == 0, answer.stderr
@@ -77,6 +99,9 @@ def test_in_words(plan: Callable[..., Any]) -> None:
     ("arguments", "words"),
     [
         (("--pool", "gpu"), "NAME=SLOTS"),
+        (("--days", "nan"), "`--days` is a number"),
+        (("--from", "0001-01-01"), "`--from` is in the years from 1900 to 9900"),
+        (("--from", "9999-12-31"), "`--from` is in the years from 1900 to 9900"),
         (("--default-duration", "soon"), "--default-duration"),
         (("--durations", "DURATIONS"), "has no task 'laod'"),
     ],

@@ -71,6 +71,23 @@ def test_show(yarrow: Yarrow, store: Store, run: RunRecord, home: Path) -> None:
     assert "load    success  1/2  default" in text
 
 
+def test_show_tells_what_came_from_the_cache(yarrow: Yarrow, store: Store, run: RunRecord) -> None:
+    store.runs.start_due()
+    snapshot = store.runs.snapshot(run.id)
+    assert snapshot is not None
+    decisions = decide(snapshot.spec, snapshot.record.view, snapshot.tasks, utc_now(), snapshot.xcoms)
+    store.runs.apply(run.id, decisions, snapshot.record.change_seq)
+    store.attempts.grant(10)
+    claimed = store.attempts.next_for("default", "w1", 60)
+    assert claimed is not None
+    store.attempts.finish(Report(claimed.attempt_id, "success", cache_key="a" * 64, cached=True), claimed.nonce, "w1")
+    text = yarrow("runs", "show", "orders", "r1").stdout
+    assert "load    success (cached)  1/2" in text
+    assert text.count("cached") == 1
+    shown = yarrow("runs", "show", "orders", "r1", "--json").json()
+    assert [(task["state"], task["cached"]) for task in shown["tasks"]] == [("success", True), ("none", False)]
+
+
 def test_show_tells_of_missed_deadlines(yarrow: Yarrow, store: Store) -> None:
     spec = store.catalog.spec("orders")
     tasks = {**spec.tasks, "load": replace(spec.tasks["load"], deadline=DeadlineSpec(7200.0, "queued_at"))}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from yarrow.clock import utc_now
 
 Yarrow = Callable[..., Any]
 
@@ -147,19 +150,27 @@ def test_a_dag_file(yarrow: Yarrow, tmp_path: Path) -> None:
     assert row["logical_date"] == "2026-02-01T21:00:00+00:00"
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("tasks: {a: {operator: empyt}}", "Did you mean `empty`?"),
-        ("schedule: '@daily'\ntasks: {a: {operator: empty}}", "A start is needed: --start"),
-    ],
-)
-def test_a_dag_file_that_has_none(yarrow: Yarrow, tmp_path: Path, text: str, message: str) -> None:
+def test_a_dag_file_without_a_start_date_begins_now(yarrow: Yarrow, tmp_path: Path) -> None:
     file = tmp_path / "d.yaml"
-    file.write_text(text)
+    file.write_text("schedule: {every: 15m}\ntasks: {a: {operator: empty}}\n")
+    before = utc_now()
+    rows = yarrow("schedule", "next", file, "--count", "2", "--json").json()
+    starts = [datetime.fromisoformat(row["run_after"]) for row in rows]
+    assert before < starts[0] <= utc_now() + timedelta(minutes=15)
+    assert starts[0].minute % 15 == 0
+    assert starts[1] - starts[0] == timedelta(minutes=15)
+    (row,) = yarrow("schedule", "next", file, "--count", "1", "--after", "2026-01-01T00:10", "--json").json()
+    assert row["run_after"] == "2026-01-01T00:15:00+00:00"
+    file.write_text("schedule: '@once'\ntasks: {a: {operator: empty}}\n")
+    assert yarrow("schedule", "next", file).stdout.startswith("Once, at the start date; without one,")
+
+
+def test_a_dag_file_with_faults(yarrow: Yarrow, tmp_path: Path) -> None:
+    file = tmp_path / "d.yaml"
+    file.write_text("tasks: {a: {operator: empyt}}")
     answer = yarrow("schedule", "next", file)
     assert answer.exit_code == 2
-    assert message in answer.stderr
+    assert "Did you mean `empty`?" in answer.stderr
 
 
 @pytest.mark.parametrize(

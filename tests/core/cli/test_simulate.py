@@ -123,6 +123,9 @@ def test_what_was_assumed_stands_on_stderr(yarrow: Any, dag_file: Path) -> None:
         (["--outcome", "load=success:parts"], "`load` can't choose what comes after it: its operator is `python`."),
         (["--xcoms", '{"lod": 1}'], "There is an XCom for `lod`"),
         (["--params", '{"limits": 1}'], "did you mean `limit`?"),
+        (["--xcoms", '{"load": ' + "[" * 50_000 + "]" * 50_000 + "}"], "it is nested too deeply"),
+        (["--logical-date", "0001-01-01T00:00:00+14:00"], "0001-01-01T00:00:00+14:00 is out of the range of dates"),
+        (["--logical-date", "9999-12-31"], "it is in the years from 1800 to 9989"),
     ],
 )
 def test_what_can_not_be_told_is_a_sentence(yarrow: Any, dag_file: Path, options: list[str], sentence: str) -> None:

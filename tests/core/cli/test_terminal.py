@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,13 +26,14 @@ OnTerminal = Callable[..., str]
 def on_terminal(home: Path) -> OnTerminal:
     """Calls `yarrow` on a terminal of its own, and returns all that it shows."""
 
-    def call(*arguments: str, exit_code: int = 0) -> str:
+    def call(*arguments: str, exit_code: int = 0, typed: str = "") -> str:
         ours, theirs = pty.openpty()
         environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "50"}
         process = subprocess.Popen(
             [sys.executable, "-m", "yarrow", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
         )
         os.close(theirs)
+        os.write(ours, typed.encode())
         shown = b""
         while True:
             try:
@@ -69,3 +71,21 @@ def test_a_run_that_fails_while_it_is_watched(on_terminal: OnTerminal, store: St
 
 def test_the_configuration(on_terminal: OnTerminal) -> None:
     assert "parallelism" in on_terminal("config", "show")
+
+
+APPROVAL = """
+tasks:
+  ask: {operator: approval, with: {message: "Publish it?", timeout: 1d, default: approve}}
+  publish: {operator: bash, depends_on: [ask], expand: {number: [1, 2]}, with: {command: "true"}}
+"""
+
+
+@pytest.mark.parametrize(("typed", "ended"), [("n\n", "skipped"), ("y\n", "success")])
+def test_an_approval_asks_whoever_sits_there(on_terminal: OnTerminal, tmp_path: Path, typed: str, ended: str) -> None:
+    file = tmp_path / "release.yaml"
+    file.write_text(APPROVAL)
+    shown = on_terminal("dags", "test", str(file), typed=typed)
+    assert "Publish it? [Y/n]" in shown
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
+    last = [line.split() for line in plain.splitlines() if "publish" in line][-1]
+    assert last[:2] == ["publish[1]" if ended == "success" else "publish", ended]

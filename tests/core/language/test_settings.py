@@ -167,7 +167,7 @@ USELESS = [
     ("tasks: {a: {operator: nothing, max_map_length: 5}}", "the task `a` has no `expand`"),
     ("tasks: {g: {max_map_length: 5, tasks: {a: {operator: nothing}}}}", "the group `g` has no `expand`"),
     ("tasks: {a: {operator: nothing, on_deadline: log}}", "the task `a` has no `deadline`"),
-    ("on_deadline: log\ntasks: {a: {operator: nothing}}", "the DAG has no `deadline`"),
+    ("on_deadline: log\ntasks: {a: {operator: nothing}}", "neither the DAG nor any of its tasks has a `deadline`"),
 ]
 
 
@@ -176,6 +176,11 @@ def test_settings_without_effect(load: Load, text: str, words: str) -> None:
     (fault,) = load(text + "\n").faults
     assert (fault.code, fault.severity) == (codes.USELESS, "warning")
     assert words in fault.message
+
+
+def test_whom_the_dag_tells_of_deadlines_is_told_of_those_of_its_tasks_too(load: Load) -> None:
+    text = "on_deadline: log\ntasks: {a: {operator: nothing, deadline: 1h}, b: {operator: nothing}}\n"
+    assert load(text).faults == []
 
 
 def test_defaults_of_all_tasks_need_not_mean_each(load: Load) -> None:

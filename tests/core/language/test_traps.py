@@ -305,6 +305,24 @@ def test_what_is_hidden_though_its_cause_is_not(load: Load) -> None:
     assert "in which `b` failed" in fault.message
 
 
+@pytest.mark.parametrize(("otherwise", "hidden"), [("[right]", []), ("[left, right]", ["left"])])
+def test_a_failure_where_all_others_before_the_join_were_not_chosen(
+    load: Load, otherwise: str, hidden: list[str]
+) -> None:
+    text = f"""
+        params: {{x: {{default: true}}}}
+        tasks:
+          choose:
+            operator: branch
+            with: {{conditions: [{{if: "{{{{ params.x }}}}", then: [left]}}], otherwise: {otherwise}}}
+          left: {{operator: nothing, depends_on: [choose]}}
+          right: {{operator: nothing, depends_on: [choose]}}
+          z: {{operator: nothing, depends_on: [left, right], trigger_rule: one_success}}
+        """
+    found = traps(load(text), codes.HIDDEN_FAILURE)
+    assert [fault.message.partition("`z` makes a success of a run in which ")[2][1:5] for fault in found] == hidden
+
+
 def test_a_large_dag_does_not_take_long(load: Load) -> None:
     lines = ["tasks:", "  t0: {operator: stage, when: 1 > 0}"]
     for number in range(1, 400):

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from yarrow.decisions import Decisions, Expansion, RunDecision, TaskDecision
 from yarrow.language.spec import DagSpec, TaskSpec
@@ -13,6 +14,7 @@ from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import RunState, TaskState
 from yarrow.store import Store
 from yarrow.store.records import ClaimedAttempt, RunRecord, TaskInstanceRecord
+from yarrow.store.tables import dag_version
 
 LEASE = 60.0
 
@@ -114,6 +116,12 @@ class Stage:
     def instance(self, run: RunRecord, task_id: str = "a", map_index: int = -1) -> TaskInstanceRecord:
         instances = self.store.runs.task_instances(run.id)
         return next(one for one in instances if (one.task_id, one.map_index) == (task_id, map_index))
+
+    def damage(self, dag_id: str) -> None:
+        """Makes the specs of a DAG unreadable, as those of a newer Yarrow are."""
+        statement = update(dag_version).where(dag_version.c.dag_id == dag_id).values(spec={"new": True})
+        self.store.runs._database.write(lambda connection: connection.execute(statement))
+        self.store.runs._specs._kept.clear()
 
     def states(self, run: RunRecord) -> dict[str, TaskState]:
         return {one.task_id: one.state for one in self.store.runs.task_instances(run.id)}

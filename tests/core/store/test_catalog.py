@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -160,3 +160,13 @@ def test_many_dags_at_once(stage) -> None:
     assert stage.store.catalog.set_schedules([(one, JANUARY, JANUARY) for one in records]) == 1500
     assert len(stage.store.catalog.due(JANUARY, limit=2000)) == 1500
     assert len(stage.store.catalog.deactivate([spec.dag_id for spec in specs])) == 1500
+
+
+def test_a_version_that_can_not_be_read_any_more_is_replaced(stage) -> None:
+    stage.publish(stage.dag(schedule=ScheduleSpec(cron="@daily")))
+    record, day = stage.store.catalog.dag("d"), timedelta(days=1)
+    assert stage.store.catalog.leave_out(record, JANUARY, (JANUARY + day, JANUARY + 2 * day), "Too many.")
+    stage.damage("d")
+    newer = stage.dag(schedule=ScheduleSpec(cron="@hourly"))
+    assert stage.store.catalog.publish([(newer, "", "d.yaml"), (stage.dag("other"), "", "o.yaml")]) == ["d", "other"]
+    assert stage.store.catalog.dag("d").version == newer.version

@@ -165,3 +165,32 @@ def test_a_claim_tells_when_the_attempt_began_and_of_its_cache(stage) -> None:
     assert (claimed.first_started_at, claimed.task.cache) == (stage.clock(), CacheSpec(60.0))
     stage.finish(claimed, cached=True, cache_key="a" * 64)
     assert stage.instance(run).cached
+
+
+@pytest.mark.parametrize("end", ["lost", "cancelled", "expired"])
+def test_a_try_that_another_attempt_goes_on_with_began_with_the_first(stage, end) -> None:
+    run = stage.begin(stage.dag(tasks=[stage.task("a", retries=1, retry_delay=0.0)]))
+    began = stage.clock()
+    first = stage.claim()
+    stage.clock.advance(30)
+    resume_at = (stage.clock() + timedelta(seconds=60)).isoformat()
+    stage.finish(first, "deferred", resume_at=resume_at)
+    stage.clock.advance(60)
+    assert stage.decide(run, ("a", TaskState.UP_FOR_RESCHEDULE, TaskState.SCHEDULED))
+    again = stage.claim()
+    assert (again.attempt_id, again.first_started_at) == (first.attempt_id, began)
+    stage.clock.advance(100)
+    if end == "expired":
+        assert stage.store.attempts.expire_leases() == 1
+    else:
+        stage.finish(again, end)
+    replaced = stage.claim()
+    assert (replaced.try_number, replaced.first_started_at) == (1, began)
+    assert replaced.attempt_id != first.attempt_id
+    assert stage.store.attempts.get(replaced.attempt_id).started_at == stage.clock()
+
+    stage.clock.advance(10)
+    stage.finish(replaced, "failed")
+    assert stage.decide(run, ("a", TaskState.UP_FOR_RETRY, TaskState.SCHEDULED))
+    retried = stage.claim()
+    assert (retried.try_number, retried.first_started_at) == (2, stage.clock())

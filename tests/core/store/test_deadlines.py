@@ -380,3 +380,25 @@ def _pending() -> Any:
     return notifications._PENDING.params(parameters).compile(
         dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True}
     )
+
+
+def test_one_that_can_not_be_judged_hinders_no_other(stage: Any) -> None:
+    fields = {"deadline": within(1, "queued_at"), "on_deadline": ("ops",)}
+    stage.publish(stage.dag("bad", **fields), stage.dag("good", **fields))
+    stage.run(stage.dag("bad", **fields), start=False)
+    stage.run(stage.dag("good", **fields), start=False)
+    stage.damage("bad")
+    stage.clock.advance(3600)
+    assert len(judge(stage)) == 2
+    assert [one.dag_id for one in stage.store.notifications.list()] == ["good"]
+    (line,) = [event for event in stage.store.runs.events("bad") if event.kind == "run.deadline_missed"]
+    assert "nobody could be told: KeyError" in line.reason
+    assert judge(stage) == []
+
+
+def test_the_run_after_those_that_are_left_out_is_expected(stage: Any) -> None:
+    stage.publish(stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(1, "data_interval_end")))
+    date = stage.clock()
+    record = stage.store.catalog.dag("d")
+    assert stage.store.catalog.leave_out(record, date - DAY, (date, date + DAY), "Too many.")
+    assert pending(stage) == {(run_id_of(date), ""): date + DAY + HOUR}

@@ -6,6 +6,7 @@ from yarrow.errors import Refused
 from yarrow.language.spec import ScheduleSpec
 from yarrow.retries import retry_delay
 from yarrow.states import AttemptState, TaskState
+from yarrow.store import finishing
 
 SCHEDULED, UP_FOR_RETRY, FAILED = TaskState.SCHEDULED, TaskState.UP_FOR_RETRY, TaskState.FAILED
 
@@ -254,3 +255,23 @@ def test_the_later_run_of_a_dag_that_looks_back_is_decided_on_again(stage, end) 
             stage.finish(claimed, end, resume_at=resume_at)
         ended = end not in ("lost", "deferred")
         assert (late.id in stage.store.runs.undecided()) == (depends_on_past and ended)
+
+
+@pytest.mark.parametrize("end", ["failed", "lost", "cancelled", "deferred"])
+def test_a_stop_that_comes_in_the_middle_of_a_report_counts(postgres_stage, monkeypatch, end) -> None:
+    stage = postgres_stage
+    run = stage.begin(stage.dag(tasks=[stage.task("a", retries=3)]))
+    claimed = stage.claim()
+    look, stopped = finishing.read, []
+
+    def look_and_stop(connection, attempt_id):
+        row = look(connection, attempt_id)
+        if not stopped:
+            stopped.append(stage.store.attempts.cancel("d", run.run_id, "a", who="ann"))
+        return row
+
+    monkeypatch.setattr(finishing, "read", look_and_stop)
+    resume_at = (stage.clock() + timedelta(seconds=60)).isoformat()
+    stage.finish(claimed, end, reason="it broke", resume_at=resume_at)
+    instance = stage.instance(run)
+    assert (stopped, instance.state, instance.reason) == ([True], TaskState.FAILED, "Stopped by ann.")

@@ -68,6 +68,17 @@ def test_a_pool_is_never_overdrawn(stage) -> None:
     assert stage.store.attempts.grant(100) == 0
 
 
+def test_a_task_takes_as_many_slots_of_its_pool_as_it_says(stage) -> None:
+    stage.store.workers.set_pools({"default_pool": 128, "db": 5})
+    tasks = [stage.task(f"t{number}", pool="db", pool_slots=2) for number in range(3)]
+    tasks += [stage.task("wide", pool="db", pool_slots=6), stage.task("z", pool="db")]
+    spec = stage.dag(tasks=tasks)
+    run = stage.begin(spec, *spec.tasks)
+    assert stage.store.attempts.grant(100) == 3
+    assert queued(stage, run) == {"t0", "t1", "z"}, "two and two and one: there is no room for a third two"
+    assert [pool.used for pool in stage.store.workers.pools() if pool.name == "db"] == [5]
+
+
 def test_max_active_tasks_holds_for_all_runs_of_a_dag(stage) -> None:
     spec = stage.dag(tasks=[stage.task("a"), stage.task("b")], max_active_tasks=3)
     stage.publish(spec)

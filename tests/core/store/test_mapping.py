@@ -1,3 +1,4 @@
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ from together import together
 from yarrow.decisions import Decisions, Expansion, TaskDecision
 from yarrow.errors import NotFound
 from yarrow.language.spec import TaskSpec
+from yarrow.retries import retry_delay
 from yarrow.states import TaskState
 from yarrow.store import Store
 
@@ -50,10 +52,7 @@ def test_an_expansion_makes_one_instance_of_each_value(stage: Any, expanded: Any
     alike = {(one.state, one.max_tries, one.queue, one.pool_slots, one.priority_weight) for one in scores}
     assert alike == {(NONE, 2, "gpu", 2, 6)}  # the weight of `b` counts too
     views = stage.store.runs.snapshot(expanded.id).tasks
-    assert [(view.task_id, view.map_index, view.map_value) for view in views[1:4]] == [
-        ("score", index, {"n": index}) for index in range(3)
-    ]
-    assert views[0].map_value is None
+    assert [(view.task_id, view.map_index) for view in views[1:4]] == [("score", index) for index in range(3)]
     (line,) = [line for line in stage.store.runs.events("d", "r") if line.kind == "task.expanded"]
     assert (line.task_id, line.reason) == ("score", "`expand` makes 3 task instances of it.")
 
@@ -79,6 +78,27 @@ def test_instances_are_decided_on_together_with_their_expansion(stage: Any) -> N
     states = [stage.instance(run, "score", index).state for index in range(3)]
     assert states == [SCHEDULED, SKIPPED, SCHEDULED]
     assert not stage.decide(run, TaskDecision("score", NONE, SCHEDULED))  # there is no instance -1 any more
+
+
+def test_an_instance_is_tried_again_by_itself(stage: Any) -> None:
+    score = stage.task("score", expand={"n": [0, 1]}, retries=1, retry_delay=60.0, retry_exponential_backoff=2.0)
+    spec = stage.dag(tasks=[score])
+    stage.publish(spec)
+    run = stage.run(spec)
+    moves = [TaskDecision("score", NONE, SCHEDULED, map_index=index) for index in range(2)]
+    assert stage.decide(run, *moves, expand={"score": 2})
+    first, second = stage.claim(), stage.claim()
+    stage.finish(first, "failed", reason="no luck")
+    stage.finish(second, xcom=1, has_xcom=True)
+    failed, fine = stage.instance(run, "score", 0), stage.instance(run, "score", 1)
+    assert (failed.state, fine.state, fine.try_number) == (TaskState.UP_FOR_RETRY, TaskState.SUCCESS, 1)
+    own, others = (timedelta(seconds=retry_delay(score, "d", run.logical_date, 1, index)) for index in range(2))
+    assert failed.wait_until == stage.clock() + own != stage.clock() + others, "with a jitter of its own"
+    assert stage.decide(run, TaskDecision("score", TaskState.UP_FOR_RETRY, SCHEDULED, map_index=0))
+    again = stage.claim()
+    assert (again.map_index, again.try_number) == (0, 2)
+    stage.finish(again, "failed")
+    assert [stage.instance(run, "score", index).state for index in range(2)] == [TaskState.FAILED, TaskState.SUCCESS]
 
 
 def test_an_instance_is_found_by_its_index(stage: Any, expanded: Any) -> None:
@@ -151,3 +171,26 @@ def test_two_schedulers_expand_once(postgres_stage: Any, postgres_url: str) -> N
     assert (kinds.count("task.expanded"), kinds.count("task.state")) == (1, 4)
     for store in stores:
         store.close()
+
+
+def test_values_are_read_only_to_decide_by_them(stage: Any) -> None:
+    """They may be large and many, and a run is decided on whenever one of its tasks ends."""
+    tasks = [
+        stage.task("plain", expand={"n": []}, when="{{ params.go }}"),
+        stage.task("choosy", expand={"n": []}, when="{{ map.n > 0 }}"),
+        TaskSpec("asks", "approval", {"message": "{{ map.n }}?"}, expand={"n": []}, map_group="g"),
+    ]
+    spec = stage.dag(tasks=tasks)
+    stage.publish(spec)
+    run = stage.run(spec)
+    expand = dict.fromkeys(spec.tasks, 2)
+    assert stage.decide(run, TaskDecision("choosy", NONE, SKIPPED, map_index=0), expand=expand)
+    views = stage.store.runs.snapshot(run.id).tasks
+    assert {(view.task_id, view.map_index): view.map_value for view in views} == {
+        ("plain", 0): None,
+        ("plain", 1): None,
+        ("choosy", 0): None,  # has ended
+        ("choosy", 1): {"n": 1},
+        ("asks", 0): {"n": 0},
+        ("asks", 1): {"n": 1},
+    }

@@ -171,3 +171,16 @@ def test_a_run_starts_as_soon_as_the_one_before_has_ended(stage: Any, max_active
     assert (first.state, second.state) == (RunState.RUNNING, RunState.QUEUED)
     assert stage.end(first)
     assert stage.store.runs.start_due(DAYS[-1] + timedelta(microseconds=1)) == [second.id]
+
+
+def test_a_run_that_has_not_begun_holds_no_later_one_up(stage: Any) -> None:
+    """It may wait for the place of that later run: they would wait for each other."""
+    spec = careful_dag(stage, max_active_runs=1)
+    stage.publish(spec)
+    late = create(stage, spec, 3, "manual")
+    early = create(stage, spec, 1, "manual")
+    assert (late.state, early.state) == (RunState.RUNNING, RunState.QUEUED)
+    assert past(stage, late) is None
+    stage.decide(late, end=RunState.FAILED)
+    stage.store.runs.start_due(DAYS[-1])
+    assert past(stage, early) is None

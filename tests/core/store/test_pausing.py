@@ -1,10 +1,12 @@
 """DAGs that pause themselves after too many failed runs."""
 
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from yarrow.states import RunState
+from yarrow.store import deciding
 
 SUCCESS, FAILED = RunState.SUCCESS, RunState.FAILED
 
@@ -88,3 +90,30 @@ def test_a_dag_that_is_paused_already_is_left_alone(stage: Any) -> None:
     stage.store.catalog.set_paused("d", True, "ann")
     assert stage.end(run, FAILED)
     assert [line.who for line in stage.store.runs.events("d") if line.kind == "dag.paused"] == ["ann"]
+
+
+def test_runs_that_fail_at_the_same_moment_see_each_other(postgres_stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = postgres_stage
+    spec = stage.dag(max_consecutive_failed_dag_runs=2)
+    stage.publish(spec)
+    first, second = stage.run(spec, "r1"), stage.run(spec, "r2")
+    counted, go_on = Event(), Event()
+    pause_after_failures = deciding.pause_after_failures
+
+    def hesitate(*arguments: Any) -> bool:
+        found = pause_after_failures(*arguments)
+        if not counted.is_set():  # the first one, before it commits
+            counted.set()
+            go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(deciding, "pause_after_failures", hesitate)
+    threads = [Thread(target=stage.end, args=(run, FAILED)) for run in (first, second)]
+    threads[0].start()
+    assert counted.wait(30)
+    threads[1].start()
+    threads[1].join(0.5)  # it waits for the first one
+    go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert paused(stage)

@@ -128,3 +128,20 @@ def test_one_instance_of_a_mapped_task_is_stopped(stage) -> None:
     assert [one.state for one in stage.store.runs.task_instances(run.id)] == [SCHEDULED, FAILED, SCHEDULED]
     with pytest.raises(NotFound):
         stage.store.attempts.cancel("d", "r", "a", who="ann")
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_what_can_not_be_given_up_hinders_no_other(stage, caplog, claimed) -> None:
+    runs = [stage.begin(stage.dag(dag_id)) for dag_id in ("bad", "good")]
+    if claimed:
+        bad, _ = stage.claim(), stage.claim()
+    stage.damage("bad")
+    stage.clock.advance(3600)
+    if claimed:
+        assert stage.store.attempts.expire_leases() == 1
+        states, what = (TaskState.RUNNING, TaskState.SCHEDULED), f"attempt {bad.attempt_id}"
+    else:
+        assert stage.store.attempts.fail_unserved(60.0, served=[]) == 1
+        states, what = (TaskState.SCHEDULED, TaskState.FAILED), "task a of run r of bad"
+    assert tuple(stage.instance(run).state for run in runs) == states
+    assert f"{what} can't be given up: KeyError" in caplog.text
