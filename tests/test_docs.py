@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from yarrow.dag_check import check
 from yarrow.language.fixtures import load_tests
 from yarrow.language.loader import load_text
+from yarrow.registry import register
 from yarrow.testing import load_dag, run_dag
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +39,20 @@ def test_the_tests_of_the_how_to_pass() -> None:
     assert len(tests) == 3
     for test in tests:
         test()  # type: ignore[operator]
+
+
+def test_the_sensor_of_the_how_to_waits_for_its_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [text] = [text for text in blocks(ROOT / "docs/how-to/write-an-operator.md", "python") if "(Sensor)" in text]
+    (tmp_path / "shown_sensor.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    flag = tmp_path / "flag"
+    dag = f"tasks: {{wait: {{operator: wait_for_flag, with: {{path: {flag}, poke_interval: 10m, timeout: 1h}}}}}}"
+    with register("wait_for_flag", importlib.import_module("shown_sensor").WaitForFlag):
+        in_vain = run_dag(dag).tasks["wait"]
+        flag.write_text("go")
+        found = run_dag(dag).tasks["wait"]
+    assert (in_vain.state, in_vain.reason) == ("failed", f"Waited for 1h in vain. There is no flag {flag} yet.")
+    assert (found.state, found.xcom) == ("success", {"text": "go"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -177,7 +177,8 @@ def _verb(happening: Happening) -> str:
 def _body(happening: Happening) -> str:
     lines = [_sentence(happening)]
     if happening.reason:
-        reason = happening.reason
+        # On one line, without control characters: it may be what somebody wrote, and must not pass for a line of ours.
+        reason = " ".join("".join(c if c.isprintable() else " " for c in happening.reason).split())
         lines.append(f"Reason: {reason[:_LONGEST_REASON]}{'...' if len(reason) > _LONGEST_REASON else ''}")
     if happening.next_try_at is not None:
         lines.append(f"Next try: {_moment(happening.next_try_at)}")
@@ -334,8 +335,10 @@ def _why_undelivered(result: Any, url: str) -> str:
         parts.hostname,
         *parts.path.split("/"),
         *parts.query.split("&"),
+        *(pair.partition("=")[2] for pair in parts.query.split("&")),
         parts.fragment,
     ]
+    secrets += [unquote(value) for value in secrets if value]  # as the services get them
     said = [entry.message for entry in result.logs()]
     if not said:
         return "Apprise could not deliver it."

@@ -78,9 +78,13 @@ def checked_answers(spec: DagSpec, outcomes: Mapping[Instance, Outcome], answers
     found = {}
     for task_id, task in spec.tasks.items():
         if task.operator == approvals.OPERATOR:
-            outcome = outcomes.get((task_id, -1), Outcome())
-            found[task_id] = approvals.REJECT if outcome.state is TaskState.FAILED else approvals.APPROVE
+            found[task_id] = answer_of(outcomes.get((task_id, -1), Outcome()))
     return found | dict(answers)
+
+
+def answer_of(outcome: Outcome) -> str:
+    """What an outcome says to a question."""
+    return approvals.REJECT if outcome.state is TaskState.FAILED else approvals.APPROVE
 
 
 def checked_xcoms(spec: DagSpec, xcoms: Mapping[str, Json]) -> None:

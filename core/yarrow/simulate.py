@@ -14,17 +14,38 @@ from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import template_names
 from yarrow.mapping import Instance, visible_xcoms
-from yarrow.outcomes import NOBODY, Outcome, checked_answers, checked_outcomes, checked_xcoms, instance_name
+from yarrow.outcomes import (
+    NOBODY,
+    Outcome,
+    answer_of,
+    checked_answers,
+    checked_outcomes,
+    checked_xcoms,
+    instance_name,
+)
 from yarrow.params import run_params
 from yarrow.protocol import Report
 from yarrow.states import AttemptState, RunState, TaskState, summary_of
 from yarrow.timetable import trial_run
+from yarrow.trigger_rules import TEARDOWN_RULE
 from yarrow.unknowns import Assumed, assume, decisive_xcoms, given_xcoms, unknown_map, xcoms_of
 from yarrow.verdict import verdict
 
 __all__ = ["Outcome", "SimulatedTask", "Simulation", "instance_name", "simulate"]
 
 _GIVEN = "as given"
+_PATIENT_RULES = frozenset(
+    {
+        "all_success",
+        "all_done",
+        "all_done_min_one_success",
+        "none_failed",
+        "none_failed_min_one_success",
+        "none_skipped",
+        TEARDOWN_RULE,
+    }
+)
+"""Trigger rules that a success tells nothing as long as another upstream task has not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +192,8 @@ class _Run:
             if any(move.from_state is TaskState.RUNNING for move in decisions.tasks):
                 continue  # they were stopped, and something may follow from that
             if self._running:
-                self._end(min(self._running, key=lambda instance: self._ranks.get(instance, len(self._ranks))))
+                while self._is_one_of_many(self._end_next()):
+                    pass
             elif decisions.wait_until is not None:
                 self._now = max(decisions.wait_until, self._now + timedelta(microseconds=1))
             elif not (decisions.tasks or decisions.expansions):
@@ -213,8 +235,13 @@ class _Run:
     def _ask(self, instance: Instance, question: Question) -> None:
         self._order.setdefault(instance)
         self._tasks[instance] = replace(self._tasks[instance], wait_until=question.due_at)
-        if self._answers.get(instance[0]) != NOBODY:
+        if self._answer(instance) != NOBODY:
             self._running.append(instance)
+
+    def _answer(self, instance: Instance) -> str:
+        """What is answered to a question: as one instance is told, else as its task is."""
+        own = self._outcomes.get(instance) if instance[1] >= 0 else None
+        return self._answers[instance[0]] if own is None else answer_of(own)
 
     def _start(self) -> None:
         """Starts what is scheduled, by priority as slots would be given."""
@@ -225,6 +252,30 @@ class _Run:
             self._tasks[instance] = replace(view, state=TaskState.RUNNING, try_number=view.try_number + 1)
             self._running.append(instance)
             self._order.setdefault(instance)
+
+    def _end_next(self) -> Instance:
+        """Ends the one of those that run whose turn it is."""
+        instance = self._running[0]
+        if self._ranks:
+            instance = min(self._running, key=lambda other: self._ranks.get(other, len(self._ranks)))
+        self._end(instance)
+        return instance
+
+    def _is_one_of_many(self, instance: Instance) -> bool:
+        """Whether nothing follows from what an instance came to: it succeeded, and all after it wait for others of it.
+
+        A scheduler would be asked all the same; of thousands of instances that takes too long.
+        """
+        task, view = self._spec.tasks[instance[0]], self._tasks[instance]
+        return (
+            instance[1] >= 0
+            and task.map_group is None
+            and view.state is TaskState.SUCCESS
+            and any(other[0] == instance[0] for other in self._running)
+            and all(
+                self._spec.tasks[child].trigger_rule in _PATIENT_RULES for child in self._spec.downstream[instance[0]]
+            )
+        )
 
     def _end(self, instance: Instance) -> None:
         """Ends a try, or gives the answer to a question."""
@@ -264,7 +315,7 @@ class _Run:
 
     def _reply(self, task: TaskSpec, instance: Instance) -> None:
         """Approves or rejects."""
-        answer = self._answers[task.task_id]
+        answer = self._answer(instance)
         state, follow = approvals.outcome(task, answer)
         self._tasks[instance] = replace(self._tasks[instance], state=state, follow=follow, wait_until=None)
         done = "approved" if answer == approvals.APPROVE else "rejected"
@@ -274,7 +325,7 @@ class _Run:
 
     def _keep_answer(self, instance: Instance, answer: str, by: str) -> None:
         value: Json = {"approved": answer == approvals.APPROVE, "by": by, "comment": None, "at": self._now.isoformat()}
-        self._xcoms[instance] = self._given.get(instance[0], value)
+        self._xcoms[instance] = given_xcoms(self._given, [instance]).get(instance, value)
 
     def _outcome(self, instance: Instance) -> Outcome | None:
         return self._outcomes.get(instance) or self._outcomes.get((instance[0], -1))

@@ -43,6 +43,11 @@ class Interval:
         return cls(start, start, end, end)
 
 
+def scheduled_run_id(logical_date: datetime) -> str:
+    """The run_id of the scheduled run of a logical date."""
+    return f"scheduled__{logical_date.isoformat()}"
+
+
 def fire_times(
     expr: str, timezone: str, after: datetime, count: int, *, gap: str = "shift", fold: str = "second"
 ) -> list[datetime]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import TypeAlias
 
-from yarrow.cron import is_continuous, is_once
-from yarrow.decide import PastView, RunView, TaskDecision, TaskView, decide
-from yarrow.errors import NotFound, UsageError
+from yarrow.decide import RunView, TaskDecision, decide
+from yarrow.errors import UsageError
 from yarrow.forecast import Capacity, DagForecast, Durations, Forecast, Miss
-from yarrow.language.spec import AVERAGED_RUNS, FEWEST_AVERAGED_RUNS, DagSpec, DeadlineSpec, TaskSpec
-from yarrow.registry import operator_class
-from yarrow.sensor import Sensor
+from yarrow.language.spec import DagSpec, DeadlineSpec, TaskSpec
 from yarrow.states import RunState, TaskState
-from yarrow.timetable import NO_START, Interval, Timetable
+from yarrow.timetable import Interval, scheduled_run_id
+from yarrow.virtual_dag import VirtualDag, VirtualRun, deadline_of, past_of, view_of, virtual_dag
 
 MOST_TASKS = 1_000_000
 """Task instances in one forecast; more take too long and too much memory."""
@@ -26,44 +23,7 @@ MOST_TASKS = 1_000_000
 _PASS = timedelta(seconds=1)
 """No two runs of `@continuous` start within less: a run that takes no time would never let the clock go on."""
 
-
-_Instance: TypeAlias = tuple["_Run", str]
-
-
-@dataclass(eq=False, slots=True)
-class _Run:
-    """One run."""
-
-    dag: _Dag
-    number: int
-    view: RunView
-    due_at: datetime
-    tasks: dict[str, TaskView]
-    past: PastView | None
-    scheduled_at: dict[str, datetime] = field(default_factory=dict)
-    ended_at: datetime | None = None
-    task_ends: dict[str, datetime] = field(default_factory=dict)
-
-
-@dataclass(eq=False, slots=True)
-class _Dag:
-    """One DAG and what has become of it so far."""
-
-    spec: DagSpec
-    continuous: bool
-    without_slot: frozenset[str]
-    minds_past: bool  # some task waits for the run before
-    fires: Iterator[Interval]
-    queued: deque[_Run] = field(default_factory=deque)
-    active: int = 0
-    busy: int = 0  # tasks in a slot
-    newest: _Run | None = None
-    pending: set[str] = field(default_factory=set)  # datasets that were published since its last run
-    runs: list[_Run] = field(default_factory=list)
-    waits: Counter[str] = field(default_factory=Counter)  # task_id -> seconds in all
-    longest: tuple[float, str | None] = (0.0, None)
-    ran: int = 0
-    busy_tasks: Counter[str] = field(default_factory=Counter)
+_Instance: TypeAlias = tuple[VirtualRun, str]
 
 
 class World:
@@ -75,12 +35,12 @@ class World:
         self._start, self._end = start, end
         self._durations = durations
         self._capacity = capacity
-        self._dags = {spec.dag_id: _dag(spec, start) for spec in specs}
+        self._dags = {spec.dag_id: virtual_dag(spec, start) for spec in specs}
         self._events: list[tuple[datetime, int, Callable[[datetime], None]]] = []
         self._sequence = 0
         # Tasks that could run, in lines: those of one line need the same room, so that its first speaks for all.
         self._lines: dict[tuple[str, str], list[tuple[int, datetime, int, _Instance]]] = defaultdict(list)
-        self._undecided: dict[_Run, None] = {}  # all that ends at one moment is decided on at once
+        self._undecided: dict[VirtualRun, None] = {}  # all that ends at one moment is decided on at once
         self._used = 0
         self._used_pools: Counter[str] = Counter()
         self._peak: tuple[int, datetime | None] = (0, None)
@@ -108,7 +68,7 @@ class World:
 
     # Runs
 
-    def _continue(self, run: _Run, now: datetime) -> None:
+    def _continue(self, run: VirtualRun, now: datetime) -> None:
         """Makes the run of `@continuous` that follows on another one: the next pass of a scheduler would."""
         end_date, start = run.dag.spec.end_date, run.view.data_interval_end
         moment = max(now, run.due_at + _PASS)
@@ -119,7 +79,7 @@ class World:
 
         self._at(moment, follow)
 
-    def _await_fire(self, dag: _Dag) -> None:
+    def _await_fire(self, dag: VirtualDag) -> None:
         interval = next(dag.fires, None)
         if interval is None:
             return
@@ -130,7 +90,7 @@ class World:
 
         self._at(max(interval.run_after, self._start), fire)
 
-    def _create(self, dag: _Dag, interval: Interval, now: datetime) -> None:
+    def _create(self, dag: VirtualDag, interval: Interval, now: datetime) -> None:
         self._made += len(dag.spec.tasks)
         if self._made > MOST_TASKS:
             raise UsageError(
@@ -139,30 +99,30 @@ class World:
         spec = dag.spec
         view = RunView(
             dag_id=spec.dag_id,
-            run_id=f"scheduled__{interval.logical_date.isoformat()}",
+            run_id=scheduled_run_id(interval.logical_date),
             state=RunState.QUEUED,
             logical_date=interval.logical_date,
             data_interval_start=interval.data_interval_start,
             data_interval_end=interval.data_interval_end,
             params={},  # nothing that is left of the DAG names any
         )
-        tasks = {task_id: _view(task_id, TaskState.NONE) for task_id in spec.tasks}
-        run = _Run(dag, len(dag.runs), view, now, tasks, None)
+        tasks = {task_id: view_of(task_id, TaskState.NONE) for task_id in spec.tasks}
+        run = VirtualRun(dag, len(dag.runs), view, now, tasks)
         dag.runs.append(run)
         dag.queued.append(run)
         self._start_runs(dag, now)
 
-    def _start_runs(self, dag: _Dag, now: datetime) -> None:
+    def _start_runs(self, dag: VirtualDag, now: datetime) -> None:
         while dag.queued and dag.active < dag.spec.max_active_runs:
             run = dag.queued.popleft()
             dag.active += 1
             run.view = replace(run.view, state=RunState.RUNNING, started_at=now)
             self._undecided[run] = None
 
-    def _decide(self, run: _Run, now: datetime) -> None:
+    def _decide(self, run: VirtualRun, now: datetime) -> None:
         if run.ended_at is not None:
             return
-        decisions = decide(run.dag.spec, run.view, run.tasks.values(), now, {}, _past(run))
+        decisions = decide(run.dag.spec, run.view, run.tasks.values(), now, {}, past_of(run))
         for decision in decisions.tasks:
             self._move(run, decision, now)
         if decisions.run is not None:
@@ -170,15 +130,16 @@ class World:
             run.ended_at = now
             run.dag.active -= 1
             self._start_runs(run.dag, now)
+            self._make_dataset_run(run.dag, now)
             self._wake_later_run(run)
             if run.dag.continuous and run.dag.active == 0:
                 self._continue(run, now)
         elif decisions.wait_until is not None:
             self._at(decisions.wait_until, lambda _later: self._undecided.setdefault(run))
 
-    def _move(self, run: _Run, decision: TaskDecision, now: datetime) -> None:
+    def _move(self, run: VirtualRun, decision: TaskDecision, now: datetime) -> None:
         task_id = decision.task_id
-        run.tasks[task_id] = _view(task_id, decision.to_state)
+        run.tasks[task_id] = view_of(task_id, decision.to_state)
         if decision.to_state is TaskState.SCHEDULED:
             run.scheduled_at[task_id] = now
             if task_id in run.dag.without_slot:
@@ -194,7 +155,7 @@ class World:
             if was_running:  # it was stopped, and something may follow from that
                 self._undecided[run] = None
 
-    def _wake_later_run(self, run: _Run) -> None:
+    def _wake_later_run(self, run: VirtualRun) -> None:
         if not run.dag.minds_past:
             return
         for later in run.dag.runs[run.number + 1 : run.number + 2]:
@@ -220,7 +181,7 @@ class World:
             if run.tasks[task_id].state is TaskState.SCHEDULED:
                 self._take(run, task_id, now)
 
-    def _fits(self, run: _Run, task_id: str) -> bool:
+    def _fits(self, run: VirtualRun, task_id: str) -> bool:
         dag, task = run.dag, run.dag.spec.tasks[task_id]
         if dag.busy >= dag.spec.max_active_tasks:
             return False
@@ -229,7 +190,7 @@ class World:
         slots = None if self._capacity.pools is None else self._capacity.pools.get(task.pool)
         return slots is None or self._used_pools[task.pool] + task.pool_slots <= slots
 
-    def _take(self, run: _Run, task_id: str, now: datetime) -> None:
+    def _take(self, run: VirtualRun, task_id: str, now: datetime) -> None:
         dag, task = run.dag, run.dag.spec.tasks[task_id]
         waited = (now - run.scheduled_at[task_id]).total_seconds()
         dag.waits[task_id] += int(waited)
@@ -244,20 +205,20 @@ class World:
         self._peak_pools[task.pool] = max(self._peak_pools.get(task.pool, 0), self._used_pools[task.pool])
         self._begin(run, task_id, now)
 
-    def _begin(self, run: _Run, task_id: str, now: datetime) -> None:
-        run.tasks[task_id] = _view(task_id, TaskState.RUNNING)
+    def _begin(self, run: VirtualRun, task_id: str, now: datetime) -> None:
+        run.tasks[task_id] = view_of(task_id, TaskState.RUNNING)
         run.dag.ran += 1
         took = timedelta(seconds=self._durations(run.dag.spec.dag_id, task_id))
 
         def end(later: datetime) -> None:
             if run.tasks[task_id].state is TaskState.RUNNING:
-                run.tasks[task_id] = _view(task_id, TaskState.SUCCESS)
+                run.tasks[task_id] = view_of(task_id, TaskState.SUCCESS)
                 self._ended(run, task_id, later, was_running=True)
                 self._undecided[run] = None
 
         self._at(now + took, end)
 
-    def _ended(self, run: _Run, task_id: str, now: datetime, *, was_running: bool) -> None:
+    def _ended(self, run: VirtualRun, task_id: str, now: datetime, *, was_running: bool) -> None:
         dag, task = run.dag, run.dag.spec.tasks[task_id]
         run.task_ends[task_id] = now
         if was_running and task_id not in dag.without_slot:
@@ -272,15 +233,20 @@ class World:
 
     def _publish(self, task: TaskSpec, now: datetime) -> None:
         """Makes the runs of DAGs that wait for the datasets of a task."""
-        for dataset in task.outlets:
-            for dag in self._dags.values():
-                schedule = dag.spec.schedule
-                if schedule is None or dataset not in schedule.datasets:
-                    continue
-                dag.pending.add(dataset)
-                if schedule.mode == "any" or dag.pending.issuperset(schedule.datasets):
-                    dag.pending.clear()
-                    self._create(dag, Interval.exact(now), now)
+        for dag in self._dags.values() if task.outlets else ():
+            waited_for = set(dag.spec.schedule.datasets) if dag.spec.schedule is not None else set()
+            if published := waited_for.intersection(task.outlets):
+                dag.pending |= published
+                self._make_dataset_run(dag, now)
+
+    def _make_dataset_run(self, dag: VirtualDag, now: datetime) -> None:
+        """Makes one run for all that is pending, if that is enough and the DAG may have another run."""
+        schedule = dag.spec.schedule
+        if schedule is None or not dag.pending or dag.active + len(dag.queued) >= dag.spec.max_active_runs:
+            return
+        if schedule.mode == "any" or dag.pending.issuperset(schedule.datasets):
+            dag.pending.clear()
+            self._create(dag, Interval.exact(now), now)
 
     def _trigger(self, task: TaskSpec, now: datetime) -> None:
         dag = self._dags.get(str(task.arguments.get("dag_id")))
@@ -302,7 +268,7 @@ class World:
             peak_pools=dict(sorted(self._peak_pools.items())),
         )
 
-    def _summary(self, dag: _Dag, misses: int) -> DagForecast:
+    def _summary(self, dag: VirtualDag, misses: int) -> DagForecast:
         took = [
             (run.ended_at - run.view.started_at).total_seconds()
             for run in dag.runs
@@ -323,92 +289,12 @@ class World:
             misses=misses,
         )
 
-    def _misses(self, dag: _Dag) -> Iterator[Miss]:
+    def _misses(self, dag: VirtualDag) -> Iterator[Miss]:
         wanted: list[tuple[str | None, DeadlineSpec]] = [(None, dag.spec.deadline)] if dag.spec.deadline else []
         wanted += [(task.task_id, task.deadline) for task in dag.spec.tasks.values() if task.deadline]
         for run in dag.runs if wanted else ():
             for task_id, deadline in wanted:
-                due_at = _due_at(deadline, run)
+                due_at = deadline_of(deadline, run)
                 ended_at = run.ended_at if task_id is None else run.task_ends.get(task_id)
                 if due_at is not None and due_at < min(ended_at or self._end, self._end):
                     yield Miss(dag.spec.dag_id, run.view.logical_date, task_id, due_at, ended_at)
-
-
-@lru_cache(maxsize=100_000)
-def _view(task_id: str, state: TaskState) -> TaskView:
-    """Nothing but its state tells a task instance of one run from that of another."""
-    return TaskView(task_id, state, try_number=1)
-
-
-def _dag(spec: DagSpec, start: datetime) -> _Dag:
-    continuous = spec.schedule is not None and is_continuous(spec.schedule.cron)
-    return _Dag(_plain(spec), continuous, _without_slot(spec), spec.looks_back, _fires(spec, start))
-
-
-def _fires(spec: DagSpec, start: datetime) -> Iterator[Interval]:
-    """The runs of a schedule that are due from an instant on; of `@continuous` the first of them."""
-    if spec.schedule is None or spec.schedule.datasets:
-        return
-    if is_continuous(spec.schedule.cron):
-        begin = max(start, spec.start_date or start)
-        if spec.end_date is None or begin < spec.end_date:
-            yield Interval.exact(begin)
-        return
-    timetable = Timetable.of(spec.schedule, spec.start_date or NO_START, spec.end_date)
-    if is_once(spec.schedule.cron) and spec.start_date is None:
-        return
-    upcoming = next(iter(timetable.starting_after(start - timedelta(microseconds=1), 1)), None)
-    while upcoming is not None:
-        yield upcoming
-        upcoming = timetable.next_interval(upcoming.logical_date)
-
-
-def _plain(spec: DagSpec) -> DagSpec:
-    """The DAG without what depends on values: conditions, lists, and answers of people."""
-    tasks = {
-        task_id: replace(
-            task,
-            when=None,
-            expand=None,
-            map_group=None,
-            operator="wait" if task.operator == "approval" else task.operator,
-        )
-        for task_id, task in spec.tasks.items()
-    }
-    return replace(spec, tasks=tasks)
-
-
-def _without_slot(spec: DagSpec) -> frozenset[str]:
-    """The tasks that wait without a slot: sensors and approvals."""
-    return frozenset(task_id for task_id, task in spec.tasks.items() if not _takes_slot(task.operator))
-
-
-def _takes_slot(operator: str) -> bool:
-    if operator in ("approval", "empty"):
-        return False
-    try:
-        return not issubclass(operator_class(operator), Sensor)
-    except NotFound:
-        return True
-
-
-def _past(run: _Run) -> PastView | None:
-    if run.number == 0 or not run.dag.minds_past:
-        return None
-    before = run.dag.runs[run.number - 1]
-    return PastView(before.view.run_id, {task_id: (view.state,) for task_id, view in before.tasks.items()})
-
-
-def _due_at(deadline: DeadlineSpec, run: _Run) -> datetime | None:
-    after = timedelta(seconds=deadline.after)
-    if deadline.reference == "logical_date":
-        return run.view.logical_date + after
-    if deadline.reference == "data_interval_end":
-        return run.view.data_interval_end + after
-    if deadline.reference == "queued_at":
-        return run.due_at + after
-    ended = [other for other in run.dag.runs[: run.number] if other.ended_at is not None][-AVERAGED_RUNS:]
-    if len(ended) < FEWEST_AVERAGED_RUNS:
-        return None
-    mean = sum((other.ended_at - other.due_at).total_seconds() for other in ended if other.ended_at) / len(ended)
-    return run.due_at + timedelta(seconds=mean) + after

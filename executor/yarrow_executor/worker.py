@@ -19,6 +19,7 @@ from yarrow import registry
 from yarrow.attempt import Surroundings
 from yarrow.config import Config
 from yarrow.errors import ConfigError
+from yarrow.protocol import ALL_QUEUES
 from yarrow.tokens import load_or_create_key, worker_token
 from yarrow_executor import leftovers
 from yarrow_executor.attempt import Attempts, Work

@@ -14,9 +14,9 @@ from yarrow.operator import ArgumentPath
 class Approval(Operator):
     """Waits until a person approves or rejects, or until the deadline answers for them.
 
-    The task never reaches a worker: while it is `awaiting_input` it holds no slot of anything. It is answered in the
-    web UI, with `yarrow approvals`, or over the API. Rejected, all downstream of it is skipped as by `short_circuit`,
-    unless `on_reject: fail`.
+    The task never reaches a worker: while it is `awaiting_input` it holds no slot of anything. It is answered
+    with `yarrow approvals` or over the API. Rejected, all downstream of it is skipped as by `short_circuit`, unless
+    `on_reject: fail`.
     """
 
     message: str = param(

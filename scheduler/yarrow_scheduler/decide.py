@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from yarrow import xcom
 from yarrow.decide import decide
-from yarrow.errors import StoreError
+from yarrow.errors import NotFound, StoreError
+from yarrow.states import TaskState
 from yarrow.store import Store
 
 _RUNS_AT_ONCE = 100
@@ -24,6 +25,7 @@ class Decided:
 
     ended: list[str] = field(default_factory=list)  # the dag_ids of runs that ended
     more: bool = False  # there are more runs to decide on
+    published: bool = False  # data sets, for which DAGs may wait
     refused: bool = False  # something happened to a run in the middle of it: decide again
 
 
@@ -59,6 +61,10 @@ class Decider:
         xcoms = {instance: xcom.resolve(value) for instance, value in snapshot.xcoms.items()}
         decisions = decide(snapshot.spec, run.view, snapshot.tasks, now, xcoms, snapshot.past)
         applied = self._store.runs.apply(id_, decisions, run.change_seq, queued_timeout=self._queued_timeout, now=now)
+        decided.published |= any(
+            decision.to_state is TaskState.SUCCESS and snapshot.spec.tasks[decision.task_id].outlets
+            for decision in decisions.tasks
+        )
         for expansion in decisions.expansions if applied else ():
             _log.debug(
                 "task %s of run %s of %s has %d instances now",
@@ -85,7 +91,10 @@ class Decider:
     def _quarantine(self, id_: int, error: Exception, now: datetime) -> None:
         seconds = min(2 ** self._failures.get(id_, 0), _LONGEST_QUARANTINE)
         text = f"Deciding on this run failed with {type(error).__name__}: {error}"[:_LONGEST_ERROR]
-        self._failures[id_] = self._store.runs.quarantine(id_, text, now + timedelta(seconds=seconds))
+        try:
+            self._failures[id_] = self._store.runs.quarantine(id_, text, now + timedelta(seconds=seconds))
+        except NotFound:
+            return  # it has ended meanwhile
         _log.error(
             "run %d is left alone for %d s: %s", id_, seconds, text, exc_info=error, extra={"action": "run_quarantined"}
         )

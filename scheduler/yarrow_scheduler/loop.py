@@ -88,7 +88,7 @@ class Scheduler:
         for dag_id in decided.ended:
             self._planner.run_ended(dag_id)
         self._courier.wake()
-        if more_due or more_passed or decided.more or decided.ended:
+        if more_due or more_passed or decided.more or decided.ended or decided.published:
             return 0.0
         return _REFUSED_PAUSE if decided.refused else None
 

@@ -11,9 +11,8 @@ from yarrow.errors import StoreError
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
 from yarrow.store import Store
-from yarrow.store.deadlines import run_id_of
 from yarrow.store.records import DagRecord
-from yarrow.timetable import Interval, Timetable
+from yarrow.timetable import Interval, Timetable, scheduled_run_id
 from yarrow.upcoming import Progress, cut_catchup, timetable_of, upcoming
 
 _DUE_AT_ONCE = 500  # DAGs in one pass; the rest follows in the next one
@@ -155,7 +154,7 @@ class Planner:
         made = self._store.runs.create(
             spec,
             dag.version,
-            run_id=run_id_of(interval.logical_date),
+            run_id=scheduled_run_id(interval.logical_date),
             run_type="scheduled",
             interval=(
                 interval.logical_date,

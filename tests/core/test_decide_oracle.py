@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -193,6 +194,26 @@ def test_every_outcome_of_dags_of_four_tasks_made_by_chance(seed: int) -> None:
         made = Maker(random.Random(1000 * seed + number), most_tasks=4, mapped=False, groups=False).case()
         for ends, order in itertools.islice(zip(ends_of(made.spec), orders_of(made.spec), strict=False), 300):
             assert_agrees(Case(made.spec, ends, order, made.whens))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [5, 6, 7, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_outcome_of_dags_of_up_to_eight_tasks_made_by_chance(size: int, seed: int) -> None:
+    made = next(case for case in _cases_of(size, seed) if _combinations(case.spec) <= 3**8)
+    for ends, order in zip(ends_of(made.spec), orders_of(made.spec), strict=False):
+        assert_agrees(Case(made.spec, ends, order, made.whens))
+
+
+def _cases_of(size: int, seed: int) -> Iterator[Case]:
+    for number in itertools.count(1000 * seed):
+        case = Maker(random.Random(number), most_tasks=size, mapped=False, groups=False).case()
+        if len(case.spec.tasks) == size:
+            yield case
+
+
+def _combinations(spec: DagSpec) -> int:
+    return math.prod(len(_outcomes(spec, task)) for task in spec.tasks.values())
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3])

@@ -112,6 +112,21 @@ def test_one_dag_sets_off_another() -> None:
     }
 
 
+def test_what_is_published_during_a_run_is_gathered_for_the_next() -> None:
+    source = dag("source", task("t", outlets=("x",)), schedule=ScheduleSpec(every=60.0), start_date=START)
+    reader = dag("reader", task("r"), schedule=ScheduleSpec(datasets=("x",)), max_active_runs=1)
+    result = forecast(
+        [source, reader],
+        START,
+        START + timedelta(minutes=30),
+        durations=lambda dag_id, task_id: 1.0 if dag_id == "source" else 600.0,
+        capacity=Capacity(),
+    )
+    found = {one.dag_id: one for one in result.dags}
+    assert (found["source"].runs, found["reader"].runs) == (29, 3), "one after the other, ten minutes each"
+    assert found["reader"].longest_queue == 0.0
+
+
 def test_sensors_and_approvals_take_no_slot() -> None:
     spec = dag(
         "d",

@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from yarrow import notify
 from yarrow.config import Config
 from yarrow.errors import ConfigError, Undelivered
 from yarrow.notify import Happening, Sender, linked, payload_of, shown_target, trial_payload
@@ -107,6 +109,11 @@ def test_each_kind_has_its_words(what: Happening, event: str, title: str, senten
     payload = payload_of(what)
     assert (payload["event"], payload["title"]) == (event, title)
     assert str(payload["body"]).startswith(sentence)
+
+
+def test_a_reason_can_not_pass_for_another_line() -> None:
+    payload = payload_of(happening(reason="Rejected by ann: no\r\n\x1b[2KERROR root: all is lost"))
+    assert "Reason: Rejected by ann: no [2KERROR root: all is lost\n" in str(payload["body"])
 
 
 def test_a_long_reason_is_cut_in_words_and_kept_as_a_fact() -> None:
@@ -249,6 +256,13 @@ def test_apprise_says_why_it_could_not_deliver(config: Config, receiver: Any) ->
     assert str(caught.value).startswith("json://...: ")
     assert "500" in str(caught.value)
     assert "topsecret" not in str(caught.value)
+
+
+def test_what_apprise_says_is_told_without_what_the_url_hides() -> None:
+    said = "Login of ann with p@ss word! failed, key s3cr/etkey, token tok/en-1234"
+    result = SimpleNamespace(logs=lambda: [SimpleNamespace(message=said)])
+    why = notify._why_undelivered(result, "mailto://ann:p%40ss%20word!@host/tok%2Fen-1234?key=s3cr%2Fetkey")
+    assert why == "Login of ann with *** failed, key ***, token ***"
 
 
 def test_apprise_leaves_a_receiver_that_hangs(make_config: MakeConfig, receiver: Any) -> None:

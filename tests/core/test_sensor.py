@@ -14,7 +14,7 @@ import pytest
 
 from yarrow import Context, Fail, NotYet, Reschedule, Sensor, param, sensor
 from yarrow.language.parameters import parameters
-from yarrow.registry import register
+from yarrow.registry import operator_class, register
 from yarrow.states import TaskState
 from yarrow.testing import FrozenClock, load_dag, run_dag
 
@@ -95,6 +95,25 @@ def test_its_parameters_are_those_of_every_sensor_and_its_own() -> None:
 def test_durations_are_checked_when_the_file_is_loaded(given: str, sentence: str) -> None:
     with pytest.raises(Exception, match=sentence):
         load_dag(f"tasks:\n  t:\n    operator: probe\n    with: {{{given}}}\n")
+
+
+SENSORS = {
+    "wait_for_file": "path: a.csv",
+    "wait_for_sql": "query: select 1",
+    "wait_for_http": "url: http://localhost/",
+    "wait_for_task": "dag_id: other",
+    "wait_until": "time: '06:00'",
+}
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_every_sensor_has_an_interval_a_timeout_and_soft_fail(name: str) -> None:
+    text = f"tasks:\n  t:\n    operator: {name}\n    soft_fail: true\n    with: {{{SENSORS[name]}, timeout: 2h, %s}}\n"
+    task = load_dag(text % "poke_interval: 30s").tasks["t"]
+    assert issubclass(operator_class(name), Sensor)
+    assert (task.arguments["poke_interval"], task.arguments["timeout"], task.soft_fail) == ("30s", "2h", True)
+    with pytest.raises(Exception, match="`poke_interval` must be at least a second"):
+        load_dag(text % "poke_interval: 10ms")
 
 
 DAG = """

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from yarrow.decide import PastView
+from yarrow.decide import PastView, decide
 from yarrow.errors import InvalidParams, UsageError
 from yarrow.simulate import Outcome, Simulation, simulate
 from yarrow.states import RunState, TaskState
@@ -366,6 +366,24 @@ def test_an_approval_is_approved_or_rejected(
     assert (states(found)["ask"], states(found)["publish"]) == (ask, publish)
 
 
+def test_one_question_of_a_mapped_group_is_answered_by_itself() -> None:
+    text = """
+tasks:
+  each:
+    expand: {part: [a, b, c]}
+    tasks:
+      ask: {operator: approval, with: {message: "Publish {{ map.part }}?"}}
+      publish: {operator: bash, with: {command: "true"}, depends_on: [ask]}
+  notes: {operator: bash, with: {command: "echo {{ xcom.each.ask | length }}"}}
+"""
+    found = run(text, outcomes={"each.ask[1]": FAILED})
+    assert [instances(found)["each.publish", index] for index in range(3)] == ["success", "skipped", "success"]
+    assert [found.xcoms["each.ask", index]["approved"] for index in range(3)] == [True, False, True]
+    others = run(text, outcomes={"each.ask": FAILED, "each.ask[1]": Outcome()}, xcoms={"each.ask": ["x", "y"]})
+    assert [instances(others)["each.publish", index] for index in range(3)] == ["skipped", "success", "skipped"]
+    assert [others.xcoms["each.ask", index] for index in range(2)] == ["x", "y"]
+
+
 def test_nobody_answers_and_the_default_is_the_answer() -> None:
     found = run(ASK % ("skip", ", default: approve"), answers={"ask": "nobody"})
     assert states(found)["publish"] == "success"
@@ -421,6 +439,29 @@ tasks:
     outcomes = {"a": FAILED, "b": SKIPPED}
     assert states(run(text, outcomes=outcomes, order=[("a", -1)]))["c"] == "upstream_failed"
     assert states(run(text, outcomes=outcomes, order=[("b", -1)]))["c"] == "skipped"
+
+
+@pytest.mark.parametrize(("rule", "questions"), [("all_success", 4), ("one_success", 502)])
+def test_nobody_is_asked_what_follows_from_each_of_many_instances(
+    monkeypatch: pytest.MonkeyPatch, rule: str, questions: int
+) -> None:
+    asked: list[None] = []
+
+    def counted(*arguments: Any) -> Any:
+        asked.append(None)
+        return decide(*arguments)
+
+    monkeypatch.setattr("yarrow.simulate.decide", counted)
+    text = f"""
+tasks:
+  load: {{operator: bash, with: {{command: "true"}}, expand: {{part: {list(range(500))}}}}}
+  after: {{operator: bash, with: {{command: "true"}}, depends_on: [load], trigger_rule: {rule}}}
+"""
+    found = run(text)
+    assert (set(found.tasks.values()), len(asked)) == ({"success"}, questions)
+    assert states(run(text, outcomes={"load[7]": FAILED}))["after"] == (
+        "upstream_failed" if rule == "all_success" else "success"
+    )
 
 
 def test_the_dates_are_those_of_the_newest_complete_interval_or_as_given() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from yarrow.language.spec import DagSpec, DeadlineSpec, ScheduleSpec
 from yarrow.protocol import Report
-from yarrow.store.deadlines import run_id_of
+from yarrow.timetable import scheduled_run_id
 from yarrow_scheduler import deadlines
 
 MakeDag = Callable[..., DagSpec]
@@ -71,7 +71,7 @@ def test_a_run_that_can_not_begin_is_told_of(engine: Any, make_dag: MakeDag) -> 
     engine.clock.advance(26 * HOUR)
     engine.tick(3)
     assert len(engine.runs("d")) == 1
-    assert told(engine) == [(first.run_id, None), (run_id_of(first.logical_date + timedelta(days=1)), None)]
+    assert told(engine) == [(first.run_id, None), (scheduled_run_id(first.logical_date + timedelta(days=1)), None)]
     engine.add_worker()
     engine.settle()
     assert len(engine.runs("d")) == 2
@@ -97,7 +97,7 @@ def test_a_scheduler_that_was_away_tells_it_when_it_is_back(engine: Any, make_da
     engine.start_scheduler()
     engine.tick(3)
     assert len(engine.runs("d")) == 1
-    assert told(engine) == [(run_id_of(datetime(2026, 1, 1, tzinfo=UTC)), None)]
+    assert told(engine) == [(scheduled_run_id(datetime(2026, 1, 1, tzinfo=UTC)), None)]
 
 
 def test_a_paused_dag_is_not_waited_for(engine: Any, make_dag: MakeDag) -> None:

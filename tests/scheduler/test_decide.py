@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from yarrow import xcom
+from yarrow.decisions import Decisions, RunDecision
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.protocol import Report
-from yarrow.states import TaskState
+from yarrow.states import RunState, TaskState
 from yarrow.store import Store
 from yarrow_scheduler.decide import Decider
 
@@ -68,3 +69,24 @@ def test_a_list_that_is_kept_outside_the_database_is_expanded(
         (index, {"n": index + 1}, TaskState.SCHEDULED) for index in range(3)
     ]
     assert "task m of run r0 of d has 3 instances now" in caplog.text
+
+
+def test_a_run_that_ends_while_deciding_on_it_goes_wrong_is_left_alone(
+    store: Store, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = DagSpec("d", {"a": TaskSpec("a", "bash", {})})
+    first, second = start(store, spec, 2)
+    snapshot = store.runs.snapshot
+
+    def end_and_fail(id: int) -> Any:
+        found = snapshot(id)
+        if id == first:
+            assert found is not None
+            end = RunDecision(RunState.RUNNING, RunState.FAILED)
+            assert store.runs.apply(id, Decisions((), end), found.record.change_seq)  # another scheduler does
+            raise RuntimeError("it went wrong")
+        return found
+
+    monkeypatch.setattr(store.runs, "snapshot", end_and_fail)
+    Decider(store, queued_timeout=3600).decide(clock())
+    assert store.runs.task_instances(second)[0].state is TaskState.SCHEDULED

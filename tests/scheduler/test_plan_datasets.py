@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from yarrow.language.spec import DagSpec, ScheduleSpec
+from yarrow.language.spec import DagSpec, ScheduleSpec, TaskSpec
 
 MakeDag = Callable[..., DagSpec]
 
@@ -104,3 +104,18 @@ def test_a_run_that_can_not_be_made_is_tried_again(
     engine.clock.advance(61)
     engine.tick()
     assert len(engine.runs("d")) == 1
+
+
+def test_what_is_published_without_a_worker_is_seen_at_once(engine: Any) -> None:
+    """The run goes on, and nothing else would wake the loop."""
+    tasks = {"e": TaskSpec("e", "empty", {}, outlets=("a",)), "t": TaskSpec("t", "bash", {}, ("e",))}
+    engine.publish(
+        DagSpec("source", tasks), DagSpec("reader", {"t": TaskSpec("t", "bash", {})}, schedule=waits_for("a"))
+    )
+    engine.settle()
+    engine.store.runs.trigger("source", who="tester")
+    now = engine.clock()
+    assert engine.scheduler.tick(now) == 0.0
+    assert [run.state for run in engine.runs("source")] == ["running"]
+    engine.scheduler.tick(now)
+    assert len(engine.runs("reader")) == 1

@@ -49,20 +49,13 @@ def _watch_live(store: Store, run: RunRecord) -> RunRecord:
     from rich.table import Table
     from rich.text import Text
 
-    def picture(run: RunRecord, tasks: list[TaskInstanceRecord], now: datetime) -> RenderableType:
+    def picture(run: RunRecord, rows: list[_Row], now: datetime) -> RenderableType:
         table = Table(box=None, pad_edge=False)
         for column in ("TASK", "STATE", "TRY", "TOOK", "PROGRESS", "REASON"):
             table.add_column(column, overflow="fold")
-        for task in tasks:
-            state = task.state.value
-            table.add_row(
-                instance_name(task.task_id, task.map_index),
-                Text(state, style=STYLES.get(state, "")),
-                f"{task.try_number}/{task.max_tries}",
-                _took(task.started_at, task.ended_at, now),
-                _progress(task),
-                task.reason or "",
-            )
+        for name, states, tries, took, progress, reason in rows:
+            styled = [Text(words, style=STYLES.get(state, "")) for state, words in states.items()]
+            table.add_row(name, Text(", ").join(styled), tries, took, progress, reason)
         state = run.state.value
         took = _took(run.started_at, run.ended_at, now)
         head = Text.assemble(f"{run.dag_id} {run.run_id}: ", (state, STYLES.get(state, "")), f"  {took}")
@@ -71,10 +64,33 @@ def _watch_live(store: Store, run: RunRecord) -> RunRecord:
     with Live(refresh_per_second=8) as live:
         while True:
             run = store.runs.by_id(run.id)
-            live.update(picture(run, store.runs.task_instances(run.id), utc_now()))
+            now = utc_now()
+            live.update(picture(run, _rows(store, run, now), now))
             if run.state.finished:
                 return run
             time.sleep(INTERVAL)
+
+
+_Row = tuple[str, dict[str, str], str, str, str, str]
+"""Name, words by state, tries, time, progress and reason of a task."""
+
+
+def _rows(store: Store, run: RunRecord, now: datetime) -> list[_Row]:
+    """A row for each task; a mapped one is one row, so that the table fits on a terminal."""
+    instances = {task.task_id: task for task in store.runs.task_instances(run.id, mapped=False)}
+    rows: list[_Row] = []
+    for task in store.runs.task_summaries([run.id])[run.id]:
+        took = _took(task.started_at, task.ended_at, now)
+        one = instances.get(task.task_id)
+        if task.mapped:
+            states = {state.value: f"{count} {state.value}" for state, count in task.states.items()}
+            rows.append((f"{task.task_id} ×{sum(task.states.values())}", states, "", took, "", ""))
+        elif one is not None:
+            tries = f"{one.try_number}/{one.max_tries}"
+            rows.append(
+                (task.task_id, {one.state.value: one.state.value}, tries, took, _progress(one), one.reason or "")
+            )
+    return rows
 
 
 def _took(start: datetime | None, end: datetime | None, now: datetime) -> str:

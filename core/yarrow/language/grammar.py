@@ -40,7 +40,6 @@ _NAME: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}"
 
 _NAME_RULE: Final = "has up to 100 letters, digits, `_`, `-` and `.`, and begins with none of the last two"
 
-_IDENTIFIER: Final = Text(pattern=_NAME, rule=_NAME_RULE)
 DAG_ID_TEXT: Final = Text(pattern=DAG_ID, rule=ID_RULE)
 _PROSE: Final = Text(literal=True)
 _COUNT: Final = Number(integer=True, minimum=1, maximum=100_000)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from yarrow.language.faults import Fault
 from yarrow.language.nodes import ScalarNode
-
-Edge: TypeAlias = tuple[str, str]
-"""(downstream task id, upstream task id)"""
 
 
 @dataclass(slots=True)

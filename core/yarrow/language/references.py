@@ -21,6 +21,8 @@ from yarrow.language.values import TemplateFault
 
 MAX_TEMPLATES: Final = 256 * 1024
 """Characters of all the different templates of a DAG: parsing them must not take long."""
+MAX_DECIDED: Final = 4096
+"""Characters of a `when`, an `expand` or a question: the scheduler evaluates them, and must not be held up."""
 
 
 _SCALARS: Final = ("string", "number", "integer", "boolean", "null")
@@ -74,12 +76,14 @@ class References:
             if site.kind == "connection":
                 named.connections.add(str(site.node.value))
                 continue
-            template = self._compile(site.node, expression=site.kind == "expression")
+            template = self._compile(
+                site.node, expression=site.kind == "expression", in_scheduler=reader.place == "question"
+            )
             for reference in template.references if template is not None else ():
                 self._look_up(site.node, reference, reader)
         when = task.node.entries.get("when")
         if isinstance(when, ScalarNode) and isinstance(when.value, str) and "when" in task.values:
-            template = self._compile(when, expression=True)
+            template = self._compile(when, expression=True, in_scheduler=True)
             for reference in template.references if template is not None else ():
                 self._look_up(when, reference, replace(reader, place="when"))
         if "expand" in task.values:
@@ -98,7 +102,7 @@ class References:
         for name, item in node.entries.items() if isinstance(node, MappingNode) else ():
             if not isinstance(item, ScalarNode):
                 continue
-            template = self._compile(item, expression=False)
+            template = self._compile(item, expression=False, in_scheduler=True)
             if template is None:
                 continue
             for reference in template.references:
@@ -133,8 +137,12 @@ class References:
                 return f"`{'.'.join(path)}` is {shape.expects()}"
         return None
 
-    def _compile(self, node: ScalarNode, *, expression: bool) -> Template | None:
+    def _compile(self, node: ScalarNode, *, expression: bool, in_scheduler: bool) -> Template | None:
         text = str(node.value)
+        if in_scheduler and len(text) > MAX_DECIDED:
+            message = f"It has more than {MAX_DECIDED:,} characters, too long for what the scheduler evaluates."
+            self.faults.append(node.fault(codes.TOO_LARGE, message, "Let a task compute it, and name its XCom."))
+            return None
         if text not in self._seen:
             self._seen.add(text)
             self._left -= len(text)

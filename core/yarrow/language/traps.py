@@ -15,6 +15,7 @@ from yarrow.language.flow import Flow
 from yarrow.language.graph import Origin
 from yarrow.language.references import Named
 from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.language.template import compile_expression
 
 _MAX_WORK: Final = 300_000
 """Tasks that are looked at for one DAG: enough for people's DAGs, and never long."""
@@ -112,6 +113,8 @@ class _Traps:
                 writer = self.spec.tasks[task_id]
                 if writer.mapped and (writer.map_group is None or writer.map_group != reader.map_group):
                     continue  # a list in any case
+                if _asks_first(reader, task_id):
+                    continue
                 if (why := self._missing(reader, writer)) is not None:
                     yield _missing_fault(reader, writer, why, origin)
 
@@ -226,6 +229,15 @@ def _passes_on(task: TaskSpec) -> bool:
     rule = task.trigger_rule
     alone = len(task.upstream) == 1 and rule in ("one_success", "all_done_min_one_success")
     return alone or rule in ("all_success", "none_failed", "none_failed_min_one_success")
+
+
+def _asks_first(reader: TaskSpec, task_id: str) -> bool:
+    """Whether the `when` of a task looks at an XCom of another one that need not be there, before its `with` does."""
+    if reader.when is None or task_id not in reader.when_xcoms:
+        return False
+    path = ("xcom", *task_id.split("."))
+    references = compile_expression(reader.when).references
+    return all(reference.optional for reference in references if reference.path[: len(path)] == path)
 
 
 def _missing_fault(reader: TaskSpec, writer: TaskSpec, why: str, origin: Origin) -> Fault:

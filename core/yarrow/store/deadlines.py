@@ -22,6 +22,7 @@ from yarrow.store.rows import columns_of
 from yarrow.store.specs import Specs
 from yarrow.store.tables import dag, dag_run, deadline, task_instance
 from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, history_line, plain_text
+from yarrow.timetable import scheduled_run_id
 
 OF_RUN = ""
 """The task_id of a deadline of the run itself."""
@@ -127,11 +128,6 @@ class Deadlines:
         return [DeadlineRecord(*row) for row in rows]
 
 
-def run_id_of(logical_date: datetime) -> str:
-    """The run_id of a scheduled run."""
-    return f"scheduled__{logical_date.isoformat()}"
-
-
 # How they come to be
 
 
@@ -169,7 +165,7 @@ def expect(database: Database, connection: Connection, dag_ids: Collection[str])
             from_date = row.deadline_reference == "logical_date"
             reference = row.next_logical_date if from_date else row.next_run_after
             due_at = reference + timedelta(seconds=row.deadline_after)
-            rows.append(_row(row.dag_id, run_id_of(row.next_logical_date), OF_RUN, due_at))
+            rows.append(_row(row.dag_id, scheduled_run_id(row.next_logical_date), OF_RUN, due_at))
     if rows:
         connection.execute(_upsert(database), rows)
 
@@ -275,7 +271,7 @@ def _version_awaited(connection: Connection, due: DeadlineRecord) -> str | None:
     row = connection.execute(_EXPECTED.where(dag.c.dag_id == due.dag_id)).one_or_none()
     if row is None or not row.is_active or row.is_paused or row.deadline_after is None:
         return None
-    if row.next_logical_date is None or run_id_of(row.next_logical_date) != due.run_id:
+    if row.next_logical_date is None or scheduled_run_id(row.next_logical_date) != due.run_id:
         return None
     return str(row.version)
 

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, func, or_, select, update
 
 from yarrow.decisions import Decisions
-from yarrow.errors import Conflict, NotFound
+from yarrow.errors import Conflict, NotFound, UsageError
+from yarrow.fires import FIRST, LAST
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
@@ -100,12 +101,15 @@ class Runs:
         A run for a logical date of the DAG's schedule gets that data interval, any other the latest complete one.
 
         Raises:
+            UsageError: The logical date is beyond the calendar.
             NotFound: No such active DAG.
             InvalidParams: They don't fit what the DAG declares.
             Conflict: There is such a run already, unless `exist_ok`, which answers with it.
         """
         at = self._database.now(now)
         date = logical_date or at
+        if not FIRST <= date < LAST:  # what is counted from it, such as a deadline, must be a moment too
+            raise UsageError(f"The logical date must be of the years {FIRST.year} to {LAST.year - 1}, not {date.year}.")
         name = run_id or f"{run_type}__{date.isoformat()}"
 
         def newest(connection: Connection) -> DagSpec:

@@ -10,10 +10,11 @@ Rows are locked in one order, so that transactions on PostgreSQL can't wait for 
 6. rows of DAGs, by dag_id: the pause after failures, and last of all what a success publishes
 
 A claim takes a task instance and its attempt without their run, and the next one, after a report, only if nobody has it
-locked. What makes or starts runs begins with the row of their DAG and locks only runs that nobody else moves: new
-ones, and queued ones. Rows of deadlines, notifications and the history are written and never waited with.
-Where many rows are updated by one statement their order is the database's; should two such statements meet the wrong
-way round, PostgreSQL ends one of them and `Database.write` repeats it.
+locked. What makes scheduled runs, or starts any, begins with the row of their DAG and locks only runs that are new or
+queued, whose holders wait for no row of a DAG. Rows of deadlines, notifications and the history are written, and
+nothing is waited for while they are locked. Where many rows are updated by one statement their order is the
+database's; should two such statements meet the wrong way round, PostgreSQL ends one of them and `Database.write`
+repeats it.
 """
 
 from __future__ import annotations

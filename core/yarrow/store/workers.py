@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, func, literal_column, select, union_all, update
 
 from yarrow.errors import SecondScheduler
+from yarrow.protocol import ALL_QUEUES
 from yarrow.states import RunState
 from yarrow.store.database import Database, upsert
 from yarrow.store.granting import is_unserved
 from yarrow.store.records import HealthReport, PoolRecord, QueueRecord, SchedulerRecord, WorkerRecord
-from yarrow.store.room import ALL_QUEUES
 from yarrow.store.rows import columns_of
 from yarrow.store.tables import attempt, dag_run, pool, scheduler, task_instance, worker
 

@@ -14,7 +14,9 @@ import pytest
 
 from yarrow.clock import utc_now
 from yarrow.decide import Decisions, RunDecision
-from yarrow.states import RunState
+from yarrow.decisions import Expansion, TaskDecision
+from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.states import RunState, TaskState
 from yarrow.store import Store
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,25 @@ def test_a_run_that_fails_while_it_is_watched(on_terminal: OnTerminal, store: St
     assert "r1" in shown
     assert "failed" in shown
     assert "load" in shown
+
+
+def test_a_mapped_task_is_one_row_of_a_run_that_is_watched(on_terminal: OnTerminal, store: Store) -> None:
+    work = TaskSpec("work", "bash", {"command": "true"}, expand={"n": list(range(200))})
+    store.catalog.publish([(DagSpec("many", {"work": work}), "", "many.yaml")])
+    run = store.runs.trigger("many", params={}, run_id="r1", who="test")
+    store.runs.start_due()
+    snapshot = store.runs.snapshot(run.id)
+    assert snapshot is not None
+    skipped = TaskDecision("work", TaskState.NONE, TaskState.SKIPPED, map_index=7)
+    values = tuple({"n": number} for number in range(200))
+    ended = RunDecision(RunState.RUNNING, RunState.SUCCESS, None)
+    decisions = Decisions((skipped,), ended, None, expansions=(Expansion("work", values),))
+    assert store.runs.apply(run.id, decisions, snapshot.record.change_seq, now=utc_now())
+    shown = on_terminal("runs", "watch", "many")
+    assert "work ×200" in shown
+    assert "199 none" in shown
+    assert "1 skipped" in shown
+    assert "work[" not in shown
 
 
 def test_the_configuration(on_terminal: OnTerminal) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from yarrow.language import codes
-from yarrow.language.loader import LoadResult
+from yarrow.language.loader import LoadResult, load_text
 from yarrow.language.spec import DagSpec
 from yarrow.mapping import names_map
 
@@ -227,3 +227,21 @@ def test_a_question_names_what_is_known_without_a_worker(load: Load) -> None:
         (fault,) = load(text % f"{{{{ {name} }}}}").faults
         assert fault.code == codes.NAME_NOT_HERE
         assert "a question is evaluated before a worker" in fault.message
+
+
+@pytest.mark.parametrize(
+    ("task", "place"),
+    [
+        ("{operator: empty, when: \"'LONG' == 'x'\"}", "when"),
+        ("{operator: bash, expand: {n: \"{{ ['LONG'] }}\"}, with: {command: echo}}", "expand"),
+        ('{operator: approval, with: {message: "{{ ds }} LONG"}}', "question"),
+    ],
+)
+def test_what_the_scheduler_evaluates_has_to_be_short(task: str, place: str) -> None:
+    def faults(length: int) -> list[str]:
+        text = task.replace("LONG", "x" * length)
+        return [str(fault) for fault in load_text(f"tasks:\n  t: {text}\n", "d.yaml").faults]
+
+    assert faults(4000) == [], place
+    [fault] = faults(4200)
+    assert "more than 4,096 characters" in fault

@@ -225,6 +225,9 @@ SAFE = [
     "with: {input: '{{ xcom.w if params.x else none }}', flag: '{{ params.x and xcom.w.rows > 1 }}'}}",
     "  w: {operator: stage, when: params.x}\n  r: {operator: stage, trigger_rule: none_failed, "
     "with: {rows: '{{ (xcom.w.rows + 1) | default(1) }}'}}",
+    # Its own `when` sees to it.
+    "  w: {operator: stage, when: params.x}\n  r: {operator: stage, trigger_rule: none_failed, "
+    "when: (xcom.w.rows | default(0)) > 0, with: {rows: '{{ xcom.w.rows }}'}}",
 ]
 
 

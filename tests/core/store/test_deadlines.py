@@ -13,7 +13,7 @@ from yarrow.decisions import TaskDecision
 from yarrow.language.spec import DeadlineSpec, ScheduleSpec
 from yarrow.states import RunState, TaskState
 from yarrow.store import deadlines, notifications
-from yarrow.store.deadlines import run_id_of
+from yarrow.timetable import scheduled_run_id
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -53,7 +53,7 @@ def scheduled(stage: Any, spec: Any, date: Any, *, following: Any = None) -> Any
     return stage.store.runs.create(
         spec,
         spec.version,
-        run_id=run_id_of(date),
+        run_id=scheduled_run_id(date),
         run_type="scheduled",
         interval=(date, date, date + DAY, date + DAY),
         params={},
@@ -80,7 +80,7 @@ def test_a_run_gets_its_deadline_when_it_is_made(stage: Any, reference: str, hou
     date = stage.clock()
     stage.clock.advance(10 * 3600)
     scheduled(stage, spec, date)
-    assert pending(stage) == ({} if hours is None else {(run_id_of(date), ""): date + hours * HOUR})
+    assert pending(stage) == ({} if hours is None else {(scheduled_run_id(date), ""): date + hours * HOUR})
     assert stage.store.deadlines.next_due() == (None if hours is None else date + hours * HOUR)
 
 
@@ -263,9 +263,9 @@ def test_two_schedulers_tell_it_once(stage: Any) -> None:
 def test_a_run_that_never_came_to_be_is_missed(stage: Any) -> None:
     date = stage.clock()
     expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(26), on_deadline=("ops",)), date)
-    assert pending(stage) == {(run_id_of(date), ""): date + 26 * HOUR}
+    assert pending(stage) == {(scheduled_run_id(date), ""): date + 26 * HOUR}
     stage.clock.advance(26 * 3600)
-    assert judge(stage) == [(run_id_of(date), "")]
+    assert judge(stage) == [(scheduled_run_id(date), "")]
     payload = stage.store.notifications.list()[0].payload
     assert (payload["state"], payload["path"]) == ("missing", "/dags/d")
     assert "It is not there yet." in payload["body"]
@@ -274,7 +274,7 @@ def test_a_run_that_never_came_to_be_is_missed(stage: Any) -> None:
 def test_data_interval_end_is_known_beforehand_too(stage: Any) -> None:
     date = stage.clock()
     expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(2, "data_interval_end")), date)
-    assert pending(stage) == {(run_id_of(date), ""): date + 26 * HOUR}
+    assert pending(stage) == {(scheduled_run_id(date), ""): date + 26 * HOUR}
 
 
 @pytest.mark.parametrize("reference", ["queued_at", "average"])
@@ -292,9 +292,9 @@ def test_the_run_that_comes_to_be_late_is_not_told_of_again(stage: Any) -> None:
     scheduled(stage, spec, date, following=date + DAY)
     assert judge(stage) == []
     assert len(told(stage)) == 1
-    assert pending(stage) == {(run_id_of(date + DAY), ""): date + DAY + 26 * HOUR}, "the next one is waited for"
+    assert pending(stage) == {(scheduled_run_id(date + DAY), ""): date + DAY + 26 * HOUR}, "the next one is waited for"
     stage.clock.advance(24 * 3600)
-    assert judge(stage) == [(run_id_of(date + DAY), "")]
+    assert judge(stage) == [(scheduled_run_id(date + DAY), "")]
 
 
 def test_a_run_that_comes_to_be_in_time_keeps_it(stage: Any) -> None:
@@ -304,7 +304,7 @@ def test_a_run_that_comes_to_be_in_time_keeps_it(stage: Any) -> None:
     stage.clock.advance(24 * 3600)
     run = scheduled(stage, spec, date)
     stage.store.runs.start_due()
-    assert pending(stage) == {(run_id_of(date), ""): date + 26 * HOUR}
+    assert pending(stage) == {(scheduled_run_id(date), ""): date + 26 * HOUR}
     stage.end(run)
     stage.clock.advance(2 * 3600)
     assert stage.store.deadlines.judge() == (1, [])
@@ -319,7 +319,7 @@ def test_nobody_waits_for_a_paused_dag(stage: Any) -> None:
     stage.store.catalog.set_paused("d", False, "ann")
     (record,) = stage.store.catalog.unscheduled()
     stage.store.catalog.set_schedule(record, next_logical_date=date + DAY, next_run_after=date + 2 * DAY)
-    assert pending(stage) == {(run_id_of(date + DAY), ""): date + DAY + 26 * HOUR}
+    assert pending(stage) == {(scheduled_run_id(date + DAY), ""): date + DAY + 26 * HOUR}
     assert told(stage) == []
 
 
@@ -343,7 +343,7 @@ def test_another_deadline_takes_the_place_of_the_one_before(stage: Any) -> None:
     date = stage.clock()
     expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(26)), date)
     expect(stage, stage.dag(schedule=ScheduleSpec(cron="@daily"), deadline=within(30)), date)
-    assert pending(stage) == {(run_id_of(date), ""): date + 30 * HOUR}
+    assert pending(stage) == {(scheduled_run_id(date), ""): date + 30 * HOUR}
 
 
 def test_a_missed_one_stays_what_it_was(stage: Any) -> None:
@@ -401,4 +401,4 @@ def test_the_run_after_those_that_are_left_out_is_expected(stage: Any) -> None:
     date = stage.clock()
     record = stage.store.catalog.dag("d")
     assert stage.store.catalog.leave_out(record, date - DAY, (date, date + DAY), "Too many.")
-    assert pending(stage) == {(run_id_of(date), ""): date + DAY + HOUR}
+    assert pending(stage) == {(scheduled_run_id(date), ""): date + DAY + HOUR}

@@ -1,10 +1,10 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import select
 
-from yarrow.errors import Conflict, InvalidParams, NotFound
-from yarrow.language.spec import ScheduleSpec
+from yarrow.errors import Conflict, InvalidParams, NotFound, UsageError
+from yarrow.language.spec import DeadlineSpec, ScheduleSpec
 from yarrow.states import RunState, TaskState
 from yarrow.store.tables import task_instance
 
@@ -103,6 +103,15 @@ def test_trigger_twice_conflicts_unless_that_is_fine(stage) -> None:
     with pytest.raises(Conflict, match="a run 'x' already"):
         stage.store.runs.trigger("d", who="ann", run_id="x")
     assert stage.store.runs.trigger("d", who="ann", run_id="x", exist_ok=True) == first
+
+
+def test_a_logical_date_at_the_end_of_the_calendar_is_refused(stage) -> None:
+    stage.publish(stage.dag(deadline=DeadlineSpec(86_400.0, "logical_date")))
+    east = timezone(timedelta(hours=14))
+    for date in (datetime(9999, 12, 31, 12, tzinfo=UTC), datetime(1, 1, 1, tzinfo=east)):
+        with pytest.raises(UsageError, match="years 1800 to 9989"):
+            stage.store.runs.trigger("d", logical_date=date, who="ann")
+    assert stage.store.runs.trigger("d", logical_date=datetime(9989, 12, 31, tzinfo=UTC), who="ann")
 
 
 def test_a_dag_that_is_gone_is_not_triggered(stage) -> None:
