@@ -441,7 +441,7 @@ tasks:
     assert states(run(text, outcomes=outcomes, order=[("b", -1)]))["c"] == "skipped"
 
 
-@pytest.mark.parametrize(("rule", "questions"), [("all_success", 4), ("one_success", 502)])
+@pytest.mark.parametrize(("rule", "questions"), [("all_success", 3), ("one_success", 502)])
 def test_nobody_is_asked_what_follows_from_each_of_many_instances(
     monkeypatch: pytest.MonkeyPatch, rule: str, questions: int
 ) -> None:

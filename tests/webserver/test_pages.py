@@ -375,6 +375,8 @@ def test_a_mapped_task_is_one_line_of_its_run(page: Page, deployment: Any) -> No
     assert "Tasks 1 failed 15 queued 483 scheduled 1 upstream failed 1 success" in text
     assert "work × 500 1 failed 15 queued 483 scheduled 1 success 30 s" in text
     assert "work[0]" not in text.partition("History")[0]
+    assert "work[0] none → scheduled" in text.partition("History")[2]
+    assert f"These are the first {pages.HISTORY} lines: yarrow runs watch many" in text
     assert f"/runs/{run.id}/tasks/work?state=failed" in links(html)
     grid = page("/dags/many")
     [cell] = re.findall(r'class="cell f-failed" href="([^"]*)" title="([^"]*)"', grid)

@@ -23,7 +23,7 @@ from yarrow.inline import Inline, agreeable
 from yarrow.jsontypes import Json
 from yarrow.language.spec import TaskSpec
 from yarrow.outcomes import instance_name
-from yarrow.states import FAILED_TASK_STATES, TaskState
+from yarrow.states import TaskState
 from yarrow.testing import load_dag
 from yarrow.zones import load_zone
 
@@ -178,7 +178,7 @@ def _show(result: DagResult, seconds: Mapping[str, float], as_json: bool) -> Non
             one.state.value,
             one.tries,
             duration_text(seconds[_name(one)]) if _name(one) in seconds else None,
-            one.reason if one.state in FAILED_TASK_STATES else None,
+            one.reason,
         )
         for one in shown
     ]

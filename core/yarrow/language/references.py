@@ -110,6 +110,10 @@ class References:
             if (why := self._never_a_list(template, map_group)) is not None:
                 message = f"`expand.{name}` is never a list: {why}."
                 self.faults.append(item.fault(codes.NEVER_A_LIST, message))
+            elif (printer := self._last_line(template, map_group)) is not None:
+                message = f"`expand.{name}` is never a list: the last line that `{printer}` prints is a text."
+                hint = f"Give `{printer}` the parameter `output: json`, or write `| fromjson`."
+                self.faults.append(item.fault(codes.NEVER_A_LIST, message, hint, "warning"))
 
     def _never_a_list(self, template: Template, map_group: str | None) -> str | None:
         """Why a template can't give a list or a mapping, as far as that is known before anything runs."""
@@ -136,6 +140,17 @@ class References:
             if shape is not None and not _may_be_listed(shape):
                 return f"`{'.'.join(path)}` is {shape.expects()}"
         return None
+
+    def _last_line(self, template: Template, map_group: str | None) -> str | None:
+        """The `bash` task whose whole XCom a template gives, if that is a line of text."""
+        path = template.path
+        found = self._task_of(path) if path is not None and path[0] == "xcom" else None
+        if path is None or found is None or found[1] < len(path):
+            return None
+        task = found[0]
+        if task.operator_name != "bash" or self._xcom_shape(task, map_group) is not None:
+            return None  # of a mapped task it is a list of lines
+        return task.task_id if (task.arguments or {}).get("output", "last_line") == "last_line" else None
 
     def _compile(self, node: ScalarNode, *, expression: bool, in_scheduler: bool) -> Template | None:
         text = str(node.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ def test_a_run_that_fails(yarrow: Yarrow, dag_file: Path) -> None:
     assert "--- check: up_for_retry" in answer.stderr
     assert "check  failed   2 " in answer.stdout
     assert ": failed" in answer.stdout.splitlines()[-1]
+
+
+def test_the_summary_says_why_a_task_was_skipped(yarrow: Yarrow, tmp_path: Path) -> None:
+    file = tmp_path / "ask.yaml"
+    file.write_text(
+        "tasks:\n"
+        "  ask: {operator: approval, with: {message: Publish?, timeout: 1d, default: reject}}\n"
+        "  publish: {operator: empty, depends_on: [ask]}\n"
+    )
+    shown = yarrow("dags", "test", file).stdout
+    assert re.search(r"^ask +success .* answered in a test run: reject$", shown, re.MULTILINE)
+    assert re.search(r"^publish +skipped .* `ask` was rejected$", shown, re.MULTILINE)
 
 
 def test_a_date_without_an_offset_is_one_of_the_dags_time_zone(yarrow: Yarrow, dag_file: Path) -> None:

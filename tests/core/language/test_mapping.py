@@ -191,6 +191,20 @@ def test_what_may_be_a_list_is_let_through(load: Load, name: str) -> None:
     assert load(f"params: {{n: {{default: 1}}}}\ntasks:\n{FILES}{MAPPED}{mapped}").faults == []
 
 
+def test_a_line_that_a_command_prints_is_no_list(load: Load) -> None:
+    text = """
+        tasks:
+          names: {operator: bash, with: {command: ls%s}}
+          each: {operator: nothing, expand: {name: "{{ xcom.names%s }}"}}
+        """
+    (fault,) = load(text % ("", "")).faults
+    assert (fault.code, fault.severity, fault.line) == (codes.NEVER_A_LIST, "warning", 4)
+    assert "the last line that `names` prints is a text. Give `names` the parameter `output: json`" in str(fault)
+    assert load(text % (", output: json", "")).faults == []
+    assert load(text % ("", " | fromjson")).faults == []
+    assert load(text.replace("}}\n          each", "}, expand: {x: [1]}}\n          each") % ("", "")).faults == []
+
+
 def test_an_empty_list_is_a_warning(load: Load) -> None:
     (fault,) = load("tasks: {a: {operator: nothing, expand: {x: [], y: [1]}}}\n").faults
     assert (fault.code, fault.severity) == (codes.ALWAYS_SKIPPED, "warning")

@@ -3,18 +3,19 @@
 import random
 from collections.abc import Sequence
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from together import together
 from yarrow.decide import Decisions, TaskDecision
 from yarrow.errors import Refused
 from yarrow.language.spec import ScheduleSpec
 from yarrow.protocol import Heartbeat, Report, RunningAttempt
-from yarrow.states import TaskState
-from yarrow.store import Store
+from yarrow.states import RunState, TaskState
+from yarrow.store import Store, deciding
 from yarrow.store.database import Database
 
 
@@ -138,3 +139,37 @@ def test_a_run_is_created_once_and_started_within_the_limit(stage: Any, database
     assert stage.store.runs.state_counts() == {"d": {"queued": 3, "running": 2}}
     for store in stores:
         store.close()
+
+
+def test_a_run_that_another_scheduler_is_just_starting_counts(postgres_stage: Any, postgres_url: str) -> None:
+    """What one scheduler has not committed another one can't see: it has to wait for it."""
+    stage = postgres_stage
+    stage.publish(spec := stage.dag(max_active_runs=1))
+    at, earlier = stage.clock(), stage.clock() - timedelta(days=1)
+    stage.run(spec, "later", at, start=False)
+    ahead, other = Database(postgres_url, stage.clock), Store.open(postgres_url, clock=stage.clock)
+    held_up = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    started: list[list[int]] = []
+    thread = Thread(target=lambda: started.append(other.runs.start_due()))
+
+    def start_while_another_one_looks(connection: Connection) -> list[int]:
+        interval = (earlier, earlier, at, at)
+        values = {"run_type": "manual", "interval": interval, "params": {}, "at": at}
+        stage.store.runs.insert(connection, spec, run_id="earlier", **values)
+        ids = deciding.start(connection, at)
+        thread.start()
+        for _ in range(1000):
+            if not thread.is_alive() or connection.execute(held_up).scalar_one():
+                break
+            thread.join(0.01)
+        return ids
+
+    assert len(ahead.write(start_while_another_one_looks)) == 1
+    thread.join(60)
+    assert started == [[]]
+    assert stage.store.runs.get("d", "earlier").state is RunState.RUNNING
+    assert stage.store.runs.get("d", "later").state is RunState.QUEUED
+    ahead.close()
+    other.close()
