@@ -126,6 +126,6 @@ def _resolve(
         settings = " and ".join(environment_name(prefix, name) for name in missing)
         raise NotFound(
             f"The {kind} {listed} is not set." if len(missing) == 1 else f"The {kind}s {listed} are not set.",
-            hint=f"Set {settings} in the environment of the web server, or `{kind}s:` in yarrow.yaml.",
+            hint=f"Set {settings} in the environment (a deployment: of its web server), or `{kind}s:` in yarrow.yaml.",
         )
     return found

@@ -63,10 +63,15 @@ class Flow:
             failed: The task that fails.
             gone: The tasks that are skipped then.
         """
-        broken = {failed}
+        broken, skipped = {failed}, set(gone)
         for task_id in self.after([failed]):
-            if task_id not in gone and self._is_broken(self.spec.tasks[task_id], broken, gone):
+            task = self.spec.tasks[task_id]
+            if task_id in skipped:
+                continue
+            if self._is_broken(task, broken, skipped):
                 broken.add(task_id)
+            elif self._is_stopped(task, skipped) or self._skips_a_failure(task, broken):
+                skipped.add(task_id)
         return broken
 
     def runs_despite(self, task: TaskSpec, failed: str) -> bool:
@@ -91,6 +96,10 @@ class Flow:
         if task.trigger_rule in _BROKEN_BY_ALL:
             return all(upstream in broken or upstream in gone for upstream in task.upstream)
         return task.trigger_rule == TEARDOWN_RULE and _all(self._setups_of(task), broken)
+
+    def _skips_a_failure(self, task: TaskSpec, broken: Collection[str]) -> bool:
+        """Whether a task waits for skips alone, so that a failure before it has it skipped."""
+        return task.trigger_rule == "all_skipped" and any(upstream in broken for upstream in task.upstream)
 
     def _setups_of(self, task: TaskSpec) -> Sequence[str]:
         return [upstream for upstream in task.upstream if self.spec.tasks[upstream].setup]

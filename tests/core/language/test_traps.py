@@ -286,6 +286,9 @@ OPEN = [
     # What fails breaks all that comes before the last one.
     "  a: {operator: nothing}\n  b: {operator: nothing, depends_on: [a]}\n  c: {operator: nothing, depends_on: [a]}\n"
     "  z: {operator: nothing, depends_on: [b, c], trigger_rule: none_failed}",
+    # What else it waits for is skipped because of the failure.
+    "  a: {operator: nothing}\n  b: {operator: empty, depends_on: [a], trigger_rule: all_skipped}\n"
+    "  z: {operator: nothing, depends_on: [a, b], trigger_rule: one_success}",
     "  z: {operator: nothing, trigger_rule: all_done}",
 ]
 
