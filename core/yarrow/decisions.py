@@ -25,7 +25,7 @@ class TaskView:
     follow: tuple[str, ...] | None = None  # what a control operator chose
     map_index: int = -1
     map_value: Mapping[str, Json] | None = None  # what `map.name` stands for
-    stopping: bool = False  # running, and its worker has been told to stop it
+    stopping: bool = False  # its worker has been told to stop it; it may have ended since
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def end_of_run(spec: DagSpec, standing: Standing) -> RunDecision:
         return RunDecision(RunState.RUNNING, RunState.SUCCESS)
     failed = failures(spec, standing)
     if failed and spec.fail_fast:
-        return failed_run(fail_fast_reason(failed))
+        return failed_run(fail_fast_reason([one for one in failed if not _was_stopped(standing, one)] or failed))
     deciding = counting_tasks(spec) if spec.run_state == "all_tasks" else spec.effective_leaves
     broken = standing.those(FAILED_TASK_STATES, deciding)
     if not broken:
@@ -40,6 +40,12 @@ def counting_tasks(spec: DagSpec) -> Sequence[str]:
 def failures(spec: DagSpec, standing: Standing) -> list[Instance]:
     """The instances that failed, without those of teardowns whose failure does not count."""
     return standing.those((TaskState.FAILED,), counting_tasks(spec))
+
+
+def _was_stopped(standing: Standing, instance: Instance) -> bool:
+    """Whether it ended because of the failure of another one."""
+    view = standing.view(*instance)
+    return view is not None and view.stopping
 
 
 def fail_fast_reason(failed: Sequence[Instance]) -> str:

@@ -82,9 +82,9 @@ def test_a_running_task_is_stopped_once_and_the_run_waits_for_it() -> None:
     assert decisions.tasks == (TaskDecision("b", RUNNING, F, "fail_fast: task `a` failed"),)
     assert (decisions.run, decisions.wait_until) == (None, None)
     assert decided(spec, a=F, b=view("b", RUNNING, stopping=True), c=S) == Decisions()
-    end = decided(spec, a=F, b=F, c=S).run
+    end = decided(spec, a=F, b=view("b", F, stopping=True), c=S).run
     assert end is not None
-    assert end.reason == "fail_fast: tasks `a` and `b` failed"
+    assert end.reason == "fail_fast: task `a` failed", "and not the one that was stopped for it"
 
 
 @pytest.mark.parametrize("state", [U, K, S, TaskState.REMOVED])

@@ -37,6 +37,7 @@ _NEXT_WAIT = (
 )
 _RUN = select(*columns_of(RunRecord, dag_run)).where(dag_run.c.id == bindparam("id"))
 _STOPPED = select(attempt.c.cancel_reason).where(attempt.c.attempt_id == task_instance.c.attempt_id).scalar_subquery()
+_MAY_BE_STOPPED = task_instance.c.state.in_([literal_column("'running'"), literal_column("'failed'")])
 _VIEWS = (
     select(
         task_instance.c.task_id,
@@ -46,7 +47,7 @@ _VIEWS = (
         task_instance.c.wait_until,
         task_instance.c.follow,
         task_instance.c.map_index,
-        case((task_instance.c.state == literal_column("'running'"), _STOPPED)).label("stopped"),
+        case((_MAY_BE_STOPPED, _STOPPED)).label("stopped"),
     )
     .where(task_instance.c.dag_run_id == bindparam("id"))
     .order_by(task_instance.c.id)
