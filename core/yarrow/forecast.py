@@ -13,6 +13,10 @@ Durations: TypeAlias = Callable[[str, str], float]
 """How many seconds a task takes: (dag_id, task_id) -> seconds."""
 
 
+Progress: TypeAlias = Callable[[datetime], object]
+"""Is told how far a forecast has got."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """What there is to run tasks with. None is as much as anybody wants."""
@@ -77,6 +81,7 @@ def forecast(
     *,
     durations: Durations,
     capacity: Capacity | None = None,
+    progress: Progress = lambda now: None,
 ) -> Forecast:
     """Returns what the schedules would bring between two instants, with the scheduler's own `decide`.
 
@@ -89,6 +94,7 @@ def forecast(
         start, end: Aware. Runs are due from `start` on and before `end`; nothing is looked at after that.
         durations: See above.
         capacity: What there is to run tasks with.
+        progress: Called now and then with the moment that the forecast has come to.
 
     Raises:
         UsageError: It would take more than `MOST_TASKS` task instances.
@@ -96,5 +102,5 @@ def forecast(
     from yarrow.virtual_clock import World  # which makes the records above
 
     world = World(specs, start, end, durations, capacity or Capacity())
-    world.run()
+    world.run(progress)
     return world.result()

@@ -132,7 +132,7 @@ class Inline:
             )
         if task.mapped:
             raise UsageError(
-                f"The task `{task_id}` is mapped, and alone it has no list to be mapped over.",
+                f"The task `{task_id}` is mapped: only a run of the whole DAG expands it.",
                 hint="Run the whole DAG.",
             )
         alone = replace(spec, tasks={task_id: replace(task, upstream=(), when=None, retries=0)})

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from itertools import takewhile
 
 from yarrow.decide import RunView, TaskDecision, decide
 from yarrow.errors import UsageError
-from yarrow.forecast import Capacity, DagForecast, Durations, Forecast, Miss
+from yarrow.forecast import Capacity, DagForecast, Durations, Forecast, Miss, Progress
 from yarrow.language.spec import DagSpec, DeadlineSpec, TaskSpec
 from yarrow.states import RunState, TaskState
 from yarrow.timetable import Interval, scheduled_run_id
-from yarrow.virtual_dag import VirtualDag, VirtualRun, deadline_of, past_of, view_of, virtual_dag
+from yarrow.virtual_dag import VirtualDag, VirtualRun, deadline_of, fires_of_dag, past_of, view_of, virtual_dag
+from yarrow.virtual_queue import VirtualQueue
 
 MOST_TASKS = 1_000_000
 """Task instances in one forecast; more take too long and too much memory."""
 
+_WEEK = timedelta(days=7)
+_TOLD_EVERY = 1000  # moments of the virtual clock
+
 _PASS = timedelta(seconds=1)
 """No two runs of `@continuous` start within less: a run that takes no time would never let the clock go on."""
-
-_Instance: TypeAlias = tuple[VirtualRun, str]
 
 
 class World:
@@ -38,8 +40,7 @@ class World:
         self._dags = {spec.dag_id: virtual_dag(spec, start) for spec in specs}
         self._events: list[tuple[datetime, int, Callable[[datetime], None]]] = []
         self._sequence = 0
-        # Tasks that could run, in lines: those of one line need the same room, so that its first speaks for all.
-        self._lines: dict[tuple[str, str], list[tuple[int, datetime, int, _Instance]]] = defaultdict(list)
+        self._waiting = VirtualQueue()
         self._undecided: dict[VirtualRun, None] = {}  # all that ends at one moment is decided on at once
         self._used = 0
         self._used_pools: Counter[str] = Counter()
@@ -47,13 +48,18 @@ class World:
         self._peak_pools: dict[str, int] = {}
         self._made = 0
 
-    def run(self) -> None:
+    def run(self, progress: Progress) -> None:
+        """Lets the time of the forecast pass, and tells how far it is now and then."""
+        self._refuse_what_takes_too_long()
+        steps = 0
         for dag in self._dags.values():
             self._await_fire(dag)
         while self._events:
             now = self._events[0][0]
             if now >= self._end:
-                return
+                break
+            if (steps := steps + 1) % _TOLD_EVERY == 0:
+                progress(now)
             while self._events and self._events[0][0] == now:
                 heapq.heappop(self._events)[2](now)
             while self._undecided:
@@ -61,6 +67,23 @@ class World:
                 for run in undecided:
                     self._decide(run, now)
             self._grant(now)
+        progress(self._end)
+
+    def _refuse_what_takes_too_long(self) -> None:
+        """Raises UsageError at once when the first week, and so very likely the whole, has far too many tasks."""
+        weeks = (self._end - self._start) / _WEEK
+        if weeks < 2:
+            return
+        found = 0
+        for dag in self._dags.values():
+            first_week = takewhile(lambda one: one.run_after < self._start + _WEEK, fires_of_dag(dag.spec, self._start))
+            found += sum(1 for _ in first_week) * len(dag.spec.tasks)
+        if found * weeks > 1.5 * MOST_TASKS:
+            raise UsageError(
+                f"The forecast would have about {round(found * weeks, -4):,.0f} task instances; "
+                f"at most {MOST_TASKS:,} are followed.",
+                hint="Ask for a shorter period.",
+            )
 
     def _at(self, instant: datetime, what: Callable[[datetime], None]) -> None:
         self._sequence += 1
@@ -129,6 +152,7 @@ class World:
             run.view = replace(run.view, state=decisions.run.to_state)
             run.ended_at = now
             run.dag.active -= 1
+            run.forget(states=not run.dag.minds_past)
             self._start_runs(run.dag, now)
             self._make_dataset_run(run.dag, now)
             self._wake_later_run(run)
@@ -145,10 +169,7 @@ class World:
             if task_id in run.dag.without_slot:
                 self._begin(run, task_id, now)
                 return
-            weight = -run.dag.spec.weights[task_id]
-            self._sequence += 1
-            place = (weight, run.view.logical_date, self._sequence, (run, task_id))
-            heapq.heappush(self._lines[run.dag.spec.dag_id, task_id], place)
+            self._waiting.add(run, task_id)
         elif decision.to_state.finished:
             was_running = decision.from_state is TaskState.RUNNING
             self._ended(run, task_id, now, was_running=was_running)
@@ -166,20 +187,16 @@ class World:
 
     def _grant(self, now: datetime) -> None:
         """Gives slots by priority to what fits, past what does not."""
-        blocked: set[tuple[str, str]] = set()
-        while self._capacity.slots is None or self._used < self._capacity.slots:
-            heads = [(line[0], name) for name, line in self._lines.items() if line and name not in blocked]
-            if not heads:
-                return
-            (_, _, _, (run, task_id)), name = min(heads, key=lambda head: head[0][:3])
-            if not self._fits(run, task_id):
-                blocked.add(name)
-                continue
-            heapq.heappop(self._lines[name])
-            if not self._lines[name]:
-                del self._lines[name]
+        if self._is_full():
+            return
+        for run, task_id in self._waiting.take(self._fits):
             if run.tasks[task_id].state is TaskState.SCHEDULED:
                 self._take(run, task_id, now)
+            if self._is_full():
+                return
+
+    def _is_full(self) -> bool:
+        return self._capacity.slots is not None and self._used >= self._capacity.slots
 
     def _fits(self, run: VirtualRun, task_id: str) -> bool:
         dag, task = run.dag, run.dag.spec.tasks[task_id]
@@ -189,6 +206,10 @@ class World:
             return False
         slots = None if self._capacity.pools is None else self._capacity.pools.get(task.pool)
         return slots is None or self._used_pools[task.pool] + task.pool_slots <= slots
+
+    def _pool_of(self, line: tuple[str, str]) -> str:
+        dag_id, task_id = line
+        return self._dags[dag_id].spec.tasks[task_id].pool
 
     def _take(self, run: VirtualRun, task_id: str, now: datetime) -> None:
         dag, task = run.dag, run.dag.spec.tasks[task_id]
@@ -211,7 +232,7 @@ class World:
         took = timedelta(seconds=self._durations(run.dag.spec.dag_id, task_id))
 
         def end(later: datetime) -> None:
-            if run.tasks[task_id].state is TaskState.RUNNING:
+            if run.ended_at is None and run.tasks[task_id].state is TaskState.RUNNING:
                 run.tasks[task_id] = view_of(task_id, TaskState.SUCCESS)
                 self._ended(run, task_id, later, was_running=True)
                 self._undecided[run] = None
@@ -226,6 +247,7 @@ class World:
             dag.busy_tasks[task_id] -= 1
             self._used -= 1
             self._used_pools[task.pool] -= task.pool_slots
+            self._waiting.freed(dag.spec.dag_id, task.pool, self._pool_of)
         if run.tasks[task_id].state is TaskState.SUCCESS:
             self._publish(task, now)
             if task.operator == "trigger_dag":

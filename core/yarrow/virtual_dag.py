@@ -31,6 +31,14 @@ class VirtualRun:
     ended_at: datetime | None = None
     task_ends: dict[str, datetime] = field(default_factory=dict)
 
+    def forget(self, *, states: bool) -> None:
+        """Gives up, at the end of the run, what is of no use any more: there may be a million others."""
+        self.scheduled_at = {}
+        if states:
+            self.tasks = {}
+        if not any(task.deadline for task in self.dag.spec.tasks.values()):
+            self.task_ends = {}
+
 
 @dataclass(eq=False, slots=True)
 class VirtualDag:
@@ -61,10 +69,10 @@ def view_of(task_id: str, state: TaskState) -> TaskView:
 def virtual_dag(spec: DagSpec, start: datetime) -> VirtualDag:
     """The DAG at an instant, before any run of it."""
     continuous = spec.schedule is not None and is_continuous(spec.schedule.cron)
-    return VirtualDag(_plain(spec), continuous, _without_slot(spec), spec.looks_back, _fires(spec, start))
+    return VirtualDag(_plain(spec), continuous, _without_slot(spec), spec.looks_back, fires_of_dag(spec, start))
 
 
-def _fires(spec: DagSpec, start: datetime) -> Iterator[Interval]:
+def fires_of_dag(spec: DagSpec, start: datetime) -> Iterator[Interval]:
     """The runs of a schedule that are due from an instant on; of `@continuous` the first of them."""
     if spec.schedule is None or spec.schedule.datasets:
         return

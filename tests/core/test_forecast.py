@@ -176,6 +176,31 @@ def test_a_year_of_an_hourly_dag_is_followed_to_its_end_in_seconds() -> None:
     assert (found.runs, found.unfinished, found.tasks) == (8760, 0, 17520)
 
 
+def test_what_would_take_far_too_long_is_refused_at_once() -> None:
+    spec = dag("d", task("a"), task("b", "a"), schedule=ScheduleSpec(cron="* * * * *"))
+    with pytest.raises(UsageError, match="about 2,100,000 task instances; at most 1,000,000") as caught:
+        ask(spec, days=730)
+    assert caught.value.hint == "Ask for a shorter period."
+
+
+def test_lines_that_do_not_fit_are_looked_at_again_when_there_is_room() -> None:
+    often = ScheduleSpec(every=60.0)
+    narrow = dag("narrow", task("a", pool="one"), schedule=often, start_date=START)
+    other = dag("other", task("a", pool="one"), schedule=often, start_date=START)
+    result = ask(narrow, other, seconds=25.0, days=0.05, pools={"one": 1})
+    assert [(found.unfinished, found.longest_wait) for found in result.dags] == [(0, 0.0), (0, 25.0)]
+    assert result.peak_pools == {"one": 1}
+
+
+def test_progress_is_told() -> None:
+    told: list[datetime] = []
+    spec = dag("d", task("a"), schedule=ScheduleSpec(cron="* * * * *"))
+    forecast([spec], START, START + DAY, durations=lambda dag_id, task_id: 1.0, progress=told.append)
+    assert told == sorted(told)
+    assert len(told) > 2
+    assert told[-1] == START + DAY
+
+
 def test_what_would_take_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("yarrow.virtual_clock.MOST_TASKS", 99)
     assert ask(dag("d", task("a"), schedule=HOURLY), days=4).tasks == 96

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from yarrow.cli.output import duration_text, json_option, print_json, print_tabl
 from yarrow.clock import utc_now
 from yarrow.config import Config, load_config
 from yarrow.errors import StoreError, UsageError
-from yarrow.forecast import Capacity, Forecast, forecast
+from yarrow.forecast import Capacity, Forecast, Progress, forecast
 from yarrow.language.durations import parse_duration
 from yarrow.language.lint import load_paths
 from yarrow.language.spec import DagSpec
@@ -87,10 +89,14 @@ def plan_week(
 
     bounds = {**config.pools, **dict(_pool(text) for text in pools)}
     end = begin + timedelta(days=days)
-    result = forecast(specs, begin, end, durations=seconds, capacity=Capacity(slots, bounds))
-    wanted = (
-        result if slots is None else forecast(specs, begin, end, durations=seconds, capacity=Capacity(None, bounds))
-    )
+
+    def ask(available: int | None) -> Forecast:
+        with progress_over(begin, end) as progress:
+            capacity = Capacity(available, bounds)
+            return forecast(specs, begin, end, durations=seconds, capacity=capacity, progress=progress)
+
+    result = ask(slots)
+    wanted = result if slots is None else ask(None)
     guessed = sum(
         task_id not in {**known.get(spec.dag_id, {}), **given.get(spec.dag_id, {})}
         for spec in specs
@@ -101,6 +107,15 @@ def plan_week(
         print_json({**_as_object(result), "slots": slots, "slots_wanted": wanted.peak_slots, "guessed_tasks": guessed})
     else:
         _show(result, wanted, slots, guessed, default_duration)
+
+
+@contextmanager
+def progress_over(begin: datetime, end: datetime) -> Iterator[Progress]:
+    """A bar on stderr, where a person can see it, of the days that have passed."""
+    hidden = not sys.stderr.isatty()
+    length = max(int((end - begin).total_seconds()), 1)
+    with click.progressbar(length=length, file=sys.stderr, hidden=hidden, show_eta=True, label="planning") as bar:
+        yield lambda now: bar.update(int((now - begin).total_seconds()) - bar.pos)
 
 
 def _specs(folder: Path) -> list[DagSpec]:

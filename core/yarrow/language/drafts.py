@@ -135,7 +135,9 @@ def _schedule(node: Node, found: Findings) -> Any:
     values = check_fields(node, grammar.SCHEDULE_MAPPINGS[kinds[0] if kinds else "cron"], found, what="a schedule")
     if not kinds:
         message = "The schedule has neither `cron` nor `every` nor `datasets`."
-        found.faults.append(node.fault(codes.MISSING_KEY, message))
+        mode = next((word for word in ("any", "all") if word in node.entries), None)
+        hint = f"Write `{{datasets: [...], mode: {mode}}}`." if mode else None
+        found.faults.append(node.fault(codes.MISSING_KEY, message, hint))
     return values if len(found.faults) == before else INVALID
 
 
