@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from yarrow.decisions import Question
+from yarrow.decision.decisions import Question
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
 from yarrow.language.durations import format_duration, parse_duration

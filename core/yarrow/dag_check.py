@@ -14,8 +14,8 @@ from yarrow.language.names import CONNECTION_FIELDS
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import render_value, run_names
 from yarrow.mapping import visible_xcoms
+from yarrow.schedules.zones import load_zone
 from yarrow.simulate import Outcome, SimulatedTask, Simulation, instance_name, simulate
-from yarrow.zones import load_zone
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from yarrow import approvals
-from yarrow.choices import unwanted
-from yarrow.decisions import (
+from yarrow.decision.choices import unwanted
+from yarrow.decision.decisions import (
     Decisions,
     Expansion,
     PastView,
@@ -17,18 +17,18 @@ from yarrow.decisions import (
     TaskDecision,
     TaskView,
 )
+from yarrow.decision.judging import because, verdict
+from yarrow.decision.past import unmet
+from yarrow.decision.run_end import end_of_run, fail_fast_reason, failed_run, failures, sentence
+from yarrow.decision.standing import Standing
+from yarrow.decision.trigger_rules import Verdict, judge
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
-from yarrow.judging import because, verdict
 from yarrow.language.durations import format_duration
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import compile_expression, run_names, shorten
 from yarrow.mapping import Instance, Xcoms, expand, names_map
-from yarrow.past import unmet
-from yarrow.run_end import end_of_run, fail_fast_reason, failed_run, failures, sentence
-from yarrow.standing import Standing
 from yarrow.states import FINISHED_TASK_STATES, RunState, TaskState
-from yarrow.trigger_rules import Verdict, judge
 
 __all__ = [
     "Decisions",

@@ -99,7 +99,7 @@ def forecast(
     Raises:
         UsageError: It would take more than `MOST_TASKS` task instances.
     """
-    from yarrow.virtual_clock import World  # which makes the records above
+    from yarrow.simulation.virtual_clock import World  # which makes the records above
 
     world = World(specs, start, end, durations, capacity or Capacity())
     world.run(progress)

@@ -27,10 +27,10 @@ from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.mapping import Instance, visible_xcoms
 from yarrow.operator import Operator, OtherState
-from yarrow.outcomes import instance_name
 from yarrow.params import run_params
 from yarrow.protocol import Assignment, Report
 from yarrow.secrets import masker_for
+from yarrow.simulation.outcomes import instance_name
 from yarrow.states import AttemptState, RunState, TaskState, summary_of
 from yarrow.timetable import trial_run
 from yarrow.verdict import verdict

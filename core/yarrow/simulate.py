@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from yarrow import approvals
-from yarrow.choosing import CHOOSERS, choose
 from yarrow.clock import utc_now
 from yarrow.decide import Decisions, Expansion, PastView, Question, RunView, TaskDecision, TaskView, decide
+from yarrow.decision.trigger_rules import TEARDOWN_RULE
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.language.template import template_names
 from yarrow.mapping import Instance, visible_xcoms
-from yarrow.outcomes import (
+from yarrow.params import run_params
+from yarrow.protocol import Report
+from yarrow.simulation.choosing import CHOOSERS, choose
+from yarrow.simulation.outcomes import (
     NOBODY,
     Outcome,
     answer_of,
@@ -23,12 +26,9 @@ from yarrow.outcomes import (
     checked_xcoms,
     instance_name,
 )
-from yarrow.params import run_params
-from yarrow.protocol import Report
+from yarrow.simulation.unknowns import Assumed, assume, decisive_xcoms, given_xcoms, unknown_map, xcoms_of
 from yarrow.states import AttemptState, RunState, TaskState, summary_of
 from yarrow.timetable import trial_run
-from yarrow.trigger_rules import TEARDOWN_RULE
-from yarrow.unknowns import Assumed, assume, decisive_xcoms, given_xcoms, unknown_map, xcoms_of
 from yarrow.verdict import verdict
 
 __all__ = ["Outcome", "SimulatedTask", "Simulation", "instance_name", "simulate"]

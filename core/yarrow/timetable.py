@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice, takewhile
 
-from yarrow.cron import is_continuous, is_once, parse_cron
-from yarrow.dst import Policy
 from yarrow.errors import UsageError
-from yarrow.fires import FIRST, LAST, TICK, CronFires, Fires, fires_of
 from yarrow.language.spec import DagSpec, ScheduleSpec
-from yarrow.zones import load_zone
+from yarrow.schedules.cron import is_continuous, is_once, parse_cron
+from yarrow.schedules.dst import Policy
+from yarrow.schedules.fires import FIRST, LAST, TICK, CronFires, Fires, fires_of
+from yarrow.schedules.zones import load_zone
 
 SEMANTICS = ("interval", "trigger")
 MODES = ("all", "any")

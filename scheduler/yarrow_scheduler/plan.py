@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from yarrow.cron import is_continuous
 from yarrow.errors import StoreError
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
+from yarrow.schedules.cron import is_continuous
+from yarrow.schedules.upcoming import Progress, cut_catchup, timetable_of, upcoming
 from yarrow.store import Store
 from yarrow.store.records import DagRecord
 from yarrow.timetable import Interval, Timetable, scheduled_run_id
-from yarrow.upcoming import Progress, cut_catchup, timetable_of, upcoming
 
 _DUE_AT_ONCE = 500  # DAGs in one pass; the rest follows in the next one
 _RUNS_AT_ONCE = 50  # runs of one DAG in one pass

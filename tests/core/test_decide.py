@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from deciding import NOW, RUN, SCHEDULED, F, K, N, S, U, dag, decided, moves, reasons, task, view, views
 from yarrow.decide import Decisions, TaskDecision, TaskView, decide
+from yarrow.decision.trigger_rules import TRIGGER_RULES, Counts, Verdict, judge
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.states import RUN_MOVES, TASK_MOVES, RunState, TaskState
-from yarrow.trigger_rules import TRIGGER_RULES, Counts, Verdict, judge
 
 CHAIN = dag(task("a"), task("b", "a"), task("c", "b"))
 

@@ -14,9 +14,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from yarrow.cron import parse_cron
-from yarrow.dst import Policy
-from yarrow.fires import CronFires
+from yarrow.schedules.cron import parse_cron
+from yarrow.schedules.dst import Policy
+from yarrow.schedules.fires import CronFires
 from yarrow.timetable import fire_times
 
 TABLE = list(csv.DictReader(Path(__file__).with_name("dst_golden.tsv").read_text().splitlines(), delimiter="\t"))

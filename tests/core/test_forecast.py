@@ -202,7 +202,7 @@ def test_progress_is_told() -> None:
 
 
 def test_what_would_take_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("yarrow.virtual_clock.MOST_TASKS", 99)
+    monkeypatch.setattr("yarrow.simulation.virtual_clock.MOST_TASKS", 99)
     assert ask(dag("d", task("a"), schedule=HOURLY), days=4).tasks == 96
     with pytest.raises(UsageError, match="shorter period"):
         ask(dag("d", task("a"), schedule=HOURLY), days=5)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yarrow.language.spec import ScheduleSpec
-from yarrow.preview import preview
+from yarrow.schedules.preview import preview
 from yarrow.timetable import Interval, Timetable, check_schedule, fire_times
 
 Calls = Callable[[Callable[[], object]], int]

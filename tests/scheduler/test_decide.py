@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from yarrow import xcom
-from yarrow.decisions import Decisions, RunDecision
+from yarrow.decision.decisions import Decisions, RunDecision
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.protocol import Report
 from yarrow.states import RunState, TaskState

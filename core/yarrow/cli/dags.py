@@ -17,7 +17,7 @@ from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.config import Config, load_config
 from yarrow.errors import NotFound, StoreError, UsageError
 from yarrow.jsontypes import Json
-from yarrow.zones import load_zone
+from yarrow.schedules.zones import load_zone
 
 if TYPE_CHECKING:
     from yarrow.language.faults import Fault

@@ -13,14 +13,14 @@ import click
 from yarrow.cli.arguments import as_utc, moment
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.clock import utc_now
-from yarrow.cron import is_once
 from yarrow.errors import UsageError
 from yarrow.language.durations import parse_duration
 from yarrow.language.spec import ScheduleSpec
-from yarrow.preview import PreviewRow, preview
-from yarrow.schedule_words import describe_schedule
+from yarrow.schedules.cron import is_once
+from yarrow.schedules.preview import PreviewRow, preview
+from yarrow.schedules.words import describe_schedule
+from yarrow.schedules.zones import load_zone
 from yarrow.timetable import NO_START, check_schedule, has_moments
-from yarrow.zones import load_zone
 
 _COLUMNS = {
     "logical_date": "LOGICAL DATE (UTC)",

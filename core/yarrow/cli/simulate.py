@@ -12,10 +12,10 @@ from yarrow.cli.arguments import as_utc, json_object, moment
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.errors import UsageError
 from yarrow.jsontypes import Json
+from yarrow.schedules.zones import load_zone
 from yarrow.simulate import Outcome, SimulatedTask, Simulation, instance_name, simulate
 from yarrow.states import RunState
 from yarrow.testing import load_dag
-from yarrow.zones import load_zone
 
 _COLOURS = {RunState.SUCCESS: "green", RunState.FAILED: "red"}
 

@@ -22,10 +22,10 @@ from yarrow.decide import Question
 from yarrow.inline import Inline, agreeable
 from yarrow.jsontypes import Json
 from yarrow.language.spec import TaskSpec
-from yarrow.outcomes import instance_name
+from yarrow.schedules.zones import load_zone
+from yarrow.simulation.outcomes import instance_name
 from yarrow.states import TaskState
 from yarrow.testing import load_dag
-from yarrow.zones import load_zone
 
 COLOURS = {TaskState.SUCCESS: "green", TaskState.FAILED: "red", TaskState.UP_FOR_RETRY: "yellow"}
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from yarrow.cron import LONGEST_EXPRESSION, cron_pattern
 from yarrow.language import codes
 from yarrow.language.durations import parse_duration
 from yarrow.language.nodes import describe
 from yarrow.language.shape import Problem, Schema, Shape, did_you_mean
-from yarrow.zones import zone_names
+from yarrow.schedules.cron import LONGEST_EXPRESSION, cron_pattern
+from yarrow.schedules.zones import zone_names
 
 _DATE: Final = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?:Z|[+-]\d\d:\d\d)?)?"
 
@@ -67,7 +67,7 @@ class Text(Shape):
 
 
 class CronText(Text):
-    """A cron expression or a preset. The schema tells as much as a pattern can; `yarrow.cron` reads it in earnest."""
+    """A cron expression or a preset. The schema tells what a pattern can; `schedules.cron` reads it in earnest."""
 
     __slots__ = ()
 

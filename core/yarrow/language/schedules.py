@@ -7,14 +7,14 @@ from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Any
 
-from yarrow.cron import is_continuous, is_once, parse_cron
 from yarrow.language import codes
 from yarrow.language.drafts import DagDraft
 from yarrow.language.faults import Fault
 from yarrow.language.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yarrow.language.spec import ScheduleSpec
+from yarrow.schedules.cron import is_continuous, is_once, parse_cron
+from yarrow.schedules.zones import load_zone
 from yarrow.timetable import check_schedule, has_moments
-from yarrow.zones import load_zone
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from yarrow.approvals import APPROVE
-from yarrow.decisions import Question
+from yarrow.decision.decisions import Question
 from yarrow.states import AttemptState, TaskState
 from yarrow.store.database import Database, upsert
 from yarrow.store.rows import AnyRow

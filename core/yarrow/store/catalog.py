@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Select, bindparam, delete, func, select, upda
 from yarrow.errors import NotFound
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec
-from yarrow.schedule_words import schedule_text
+from yarrow.schedules.upcoming import Progress
+from yarrow.schedules.words import schedule_text
 from yarrow.store import datasets, deadlines
 from yarrow.store.database import Database, insert_new, upsert
 from yarrow.store.progress import progress_of, schedule_changes
@@ -22,7 +23,6 @@ from yarrow.store.rows import AnyRow, columns_of
 from yarrow.store.specs import Specs
 from yarrow.store.tables import dag, dag_file, dag_version
 from yarrow.store.transitions import CHUNK, SCHEDULER, append, chunks, history_line
-from yarrow.upcoming import Progress
 
 _DAG_COLUMNS = columns_of(DagRecord, dag)
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, literal_column, select, update
 
 from yarrow.approvals import REJECT
-from yarrow.decisions import Decisions, RunDecision, TaskDecision
+from yarrow.decision.decisions import Decisions, RunDecision, TaskDecision
 from yarrow.errors import NotFound
 from yarrow.language.spec import DagSpec
 from yarrow.mapping import Instance

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, bindparam, insert, update
 
-from yarrow.decisions import Expansion
+from yarrow.decision.decisions import Expansion
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec
 from yarrow.states import TaskState

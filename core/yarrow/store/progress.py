@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, select
 
 from yarrow.language.spec import DagSpec
+from yarrow.schedules.upcoming import Progress, change_of_schedule, has_changed
 from yarrow.store.tables import dag, dag_run
 from yarrow.store.transitions import CHUNK, SCHEDULER, chunks, history_line
-from yarrow.upcoming import Progress, change_of_schedule, has_changed
 
 _NEWEST = and_(
     dag_run.c.dag_id == dag.c.dag_id,

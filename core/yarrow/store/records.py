@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from yarrow.decisions import PastView, RunView, TaskView
+from yarrow.decision.decisions import PastView, RunView, TaskView
 from yarrow.jsontypes import Json
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec, TaskSpec

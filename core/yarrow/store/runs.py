@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, or_, select, update
 
-from yarrow.decisions import Decisions
+from yarrow.decision.decisions import Decisions
 from yarrow.errors import Conflict, NotFound, UsageError
-from yarrow.fires import FIRST, LAST
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
+from yarrow.schedules.fires import FIRST, LAST
 from yarrow.states import RunState
 from yarrow.store import deadlines, deciding, snapshots
 from yarrow.store.catalog import did_you_mean, read_dag

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, bindparam, case, literal_column, null, or_, select
 
-from yarrow.decisions import PastView, TaskView
+from yarrow.decision.decisions import PastView, TaskView
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.mapping import Instance, decided_by_value

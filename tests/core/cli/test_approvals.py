@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from yarrow.clock import utc_now
-from yarrow.decisions import Decisions, Expansion, Question, TaskDecision
+from yarrow.decision.decisions import Decisions, Expansion, Question, TaskDecision
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.logs import LogStore
 from yarrow.protocol import LogLine

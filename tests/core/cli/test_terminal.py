@@ -14,7 +14,7 @@ import pytest
 
 from yarrow.clock import utc_now
 from yarrow.decide import Decisions, RunDecision
-from yarrow.decisions import Expansion, TaskDecision
+from yarrow.decision.decisions import Expansion, TaskDecision
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.states import RunState, TaskState
 from yarrow.store import Store

@@ -14,8 +14,8 @@ from yarrow.language import codes
 from yarrow.language.grammar import TRIGGER_RULES
 from yarrow.language.loader import LoadResult, load_text
 from yarrow.language.spec import DagSpec
-from yarrow.outcomes import Outcome
 from yarrow.simulate import Simulation, simulate
+from yarrow.simulation.outcomes import Outcome
 from yarrow.states import RunState, TaskState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

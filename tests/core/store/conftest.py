@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from yarrow.decisions import Decisions, Expansion, RunDecision, TaskDecision
+from yarrow.decision.decisions import Decisions, Expansion, RunDecision, TaskDecision
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import RunState, TaskState

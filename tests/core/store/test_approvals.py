@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from together import together
-from yarrow.decisions import Decisions, Question, TaskDecision
+from yarrow.decision.decisions import Decisions, Question, TaskDecision
 from yarrow.errors import Conflict, NotFound
 from yarrow.language.spec import TaskSpec
 from yarrow.states import AttemptState, RunState, TaskState

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from yarrow.decisions import Decisions, TaskDecision
+from yarrow.decision.decisions import Decisions, TaskDecision
 from yarrow.language.spec import CacheSpec
 from yarrow.states import TaskState
 

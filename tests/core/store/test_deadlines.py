@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects import sqlite
 
-from yarrow.decisions import TaskDecision
+from yarrow.decision.decisions import TaskDecision
 from yarrow.language.spec import DeadlineSpec, ScheduleSpec
 from yarrow.states import RunState, TaskState
 from yarrow.store import deadlines, notifications

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from yarrow.decisions import Decisions, RunDecision, TaskDecision
+from yarrow.decision.decisions import Decisions, RunDecision, TaskDecision
 from yarrow.errors import NotFound, Refused
 from yarrow.states import AttemptState, RunState, TaskState
 

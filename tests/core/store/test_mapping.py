@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from together import together
-from yarrow.decisions import Decisions, Expansion, TaskDecision
+from yarrow.decision.decisions import Decisions, Expansion, TaskDecision
 from yarrow.errors import NotFound
 from yarrow.language.spec import TaskSpec
 from yarrow.retries import retry_delay

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from yarrow.decisions import TaskDecision
+from yarrow.decision.decisions import TaskDecision
 from yarrow.states import RunState, TaskState
 
 NONE, FAILED, SUCCESS, SKIPPED = TaskState.NONE, TaskState.FAILED, TaskState.SUCCESS, TaskState.SKIPPED

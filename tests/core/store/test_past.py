@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from together import together
-from yarrow.decisions import Decisions, PastView, TaskDecision
+from yarrow.decision.decisions import Decisions, PastView, TaskDecision
 from yarrow.language.spec import DagSpec
 from yarrow.states import RunState, TaskState
 from yarrow.store import Store

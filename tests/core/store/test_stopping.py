@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from yarrow.decisions import Question, TaskDecision
+from yarrow.decision.decisions import Question, TaskDecision
 from yarrow.errors import Conflict, NotFound, Refused
 from yarrow.language.spec import TaskSpec
 from yarrow.states import AttemptState, TaskState

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from yarrow.decisions import TaskDecision
+from yarrow.decision.decisions import TaskDecision
 from yarrow.states import TaskState
 
 S = TaskState

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
-from yarrow.cron import is_continuous, is_once, parse_cron
-from yarrow.cron_walk import Cron
-from yarrow.dst import EVERY_HOUR, Policy, local_start, readings, to_instants
 from yarrow.language.spec import ScheduleSpec
-from yarrow.zones import load_zone
+from yarrow.schedules.cron import is_continuous, is_once, parse_cron
+from yarrow.schedules.dst import EVERY_HOUR, Policy, local_start, readings, to_instants
+from yarrow.schedules.walk import Cron
+from yarrow.schedules.zones import load_zone
 
 SHORTEST_EVERY = 1.0
 """Seconds."""

@@ -13,10 +13,18 @@ from yarrow.decide import RunView, TaskDecision, decide
 from yarrow.errors import UsageError
 from yarrow.forecast import Capacity, DagForecast, Durations, Forecast, Miss, Progress
 from yarrow.language.spec import DagSpec, DeadlineSpec, TaskSpec
+from yarrow.simulation.virtual_dag import (
+    VirtualDag,
+    VirtualRun,
+    deadline_of,
+    fires_of_dag,
+    past_of,
+    view_of,
+    virtual_dag,
+)
+from yarrow.simulation.virtual_queue import VirtualQueue
 from yarrow.states import RunState, TaskState
 from yarrow.timetable import Interval, scheduled_run_id
-from yarrow.virtual_dag import VirtualDag, VirtualRun, deadline_of, fires_of_dag, past_of, view_of, virtual_dag
-from yarrow.virtual_queue import VirtualQueue
 
 MOST_TASKS = 1_000_000
 """Task instances in one forecast; more take too long and too much memory."""

@@ -19,7 +19,7 @@ from yarrow.protocol import Assignment, Report
 CHOOSERS: Final = ("branch", "short_circuit")
 """The operators that may be executed so: they read nothing and write nothing."""
 
-_SILENT = logging.Logger("yarrow.choosing", level=logging.CRITICAL + 1)
+_SILENT = logging.Logger("yarrow.simulation.choosing", level=logging.CRITICAL + 1)
 _SURROUNDINGS = Surroundings(work_root=Path("work"), objects_url="memory://", xcom_inline_limit=2**31)
 
 

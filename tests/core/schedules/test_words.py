@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yarrow.language.spec import ScheduleSpec
-from yarrow.schedule_words import describe_schedule, schedule_text
+from yarrow.schedules.words import describe_schedule, schedule_text
 
 COVERS = "; UTC; each run covers the time up to the next one, and starts when that has passed."
 

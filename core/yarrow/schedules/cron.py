@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from yarrow.cron_walk import FIELDS, LAST, Cron, Field
+from yarrow.schedules.walk import FIELDS, LAST, Cron, Field
 
 PRESETS: Mapping[str, str] = {
     "@hourly": "0 * * * *",

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yarrow.cron import parse_cron
 from yarrow.language.spec import ScheduleSpec
-from yarrow.preview import preview
+from yarrow.schedules.cron import parse_cron
+from yarrow.schedules.preview import preview
 
 ZONES = ["America/New_York", "Australia/Lord_Howe", "America/Havana", "Antarctica/Troll", "Pacific/Chatham", "UTC"]
 CRONS = ["30 2 * * *", "15 0,1,2,3 * * *", "45 1-3 * * *", "*/20 2 * * *", "0 */2 * * *", "0 12 * * 1", "5 0 L * *"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yarrow.decisions import PastView
+from yarrow.decision.decisions import PastView
 from yarrow.language.spec import TaskSpec
 from yarrow.states import TaskState
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from yarrow.decision.run_end import label
+from yarrow.decision.standing import Standing
+from yarrow.decision.trigger_rules import TEARDOWN_RULE, Judgement, Verdict, judge
 from yarrow.language.spec import DagSpec, TaskSpec
-from yarrow.run_end import label
-from yarrow.standing import Standing
 from yarrow.states import TaskState
-from yarrow.trigger_rules import TEARDOWN_RULE, Judgement, Verdict, judge
 
 _WAIT = (Verdict.WAIT, None)
 _RUN = (Verdict.RUN, None)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from yarrow.decisions import RunDecision
+from yarrow.decision.decisions import RunDecision
+from yarrow.decision.standing import Standing
 from yarrow.language.spec import DagSpec
 from yarrow.mapping import Instance
-from yarrow.standing import Standing
 from yarrow.states import FAILED_TASK_STATES, RunState, TaskState
 
 _NAMED = 5

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
-from yarrow.cron import is_continuous, is_once
 from yarrow.decide import PastView, RunView, TaskView
 from yarrow.errors import NotFound
 from yarrow.language.spec import AVERAGED_RUNS, FEWEST_AVERAGED_RUNS, DagSpec, DeadlineSpec
 from yarrow.registry import operator_class
+from yarrow.schedules.cron import is_continuous, is_once
 from yarrow.sensor import Sensor
 from yarrow.states import TaskState
 from yarrow.timetable import NO_START, Interval, Timetable

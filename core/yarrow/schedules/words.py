@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
-from yarrow.cron import is_continuous, is_once, parse_cron
-from yarrow.cron_walk import LAST, Cron
 from yarrow.language.durations import format_duration
 from yarrow.language.spec import ScheduleSpec
+from yarrow.schedules.cron import is_continuous, is_once, parse_cron
+from yarrow.schedules.walk import LAST, Cron
 
 LONGEST_TEXT = 250
 """Characters of a schedule that listings keep."""

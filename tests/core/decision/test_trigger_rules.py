@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from yarrow.decision.trigger_rules import TEARDOWN_RULE, TRIGGER_RULES, Counts, Verdict, judge
 from yarrow.language import grammar
 from yarrow.states import TaskState
-from yarrow.trigger_rules import TEARDOWN_RULE, TRIGGER_RULES, Counts, Verdict, judge
 
 STATES = {
     "S": TaskState.SUCCESS,

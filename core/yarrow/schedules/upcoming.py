@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from yarrow.cron import is_continuous, is_once
-from yarrow.fires import TICK
 from yarrow.language.spec import DagSpec, ScheduleSpec
-from yarrow.schedule_words import moment_text, schedule_text
+from yarrow.schedules.cron import is_continuous, is_once
+from yarrow.schedules.fires import TICK
+from yarrow.schedules.words import moment_text, schedule_text
 from yarrow.timetable import NO_START, Interval, Timetable
 
 _COUNTED = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deciding import RUNNING, F, N, S, task
 from yarrow.decide import PastView
-from yarrow.past import unmet
+from yarrow.decision.past import unmet
 
 
 def test_the_first_that_holds_it_up_is_named() -> None:

@@ -13,7 +13,7 @@ from croniter import CroniterError, croniter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yarrow.cron import parse_cron
+from yarrow.schedules.cron import parse_cron
 
 LIMITS = [(0, 59), (0, 23), (1, 31), (1, 12), (0, 6)]
 MONTHS = ["JAN", "Feb", "mar", "APR", "may", "jun", "JUL", "aug", "sep", "oct", "nov", "Dec"]

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from yarrow.decisions import TaskView
+from yarrow.decision.decisions import TaskView
+from yarrow.decision.trigger_rules import TEARDOWN_RULE, Counts
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.mapping import Instance
 from yarrow.states import TaskState
-from yarrow.trigger_rules import TEARDOWN_RULE, Counts
 
 
 class Standing:

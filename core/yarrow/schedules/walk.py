@@ -1,6 +1,6 @@
 """Walks through the local times that a cron expression names, in both directions.
 
-The walk is on naive local time; what a local time means on the clock of a zone is `yarrow.dst`'s affair. croniter walks
+The walk is on naive local time; what a local time means on the clock of a zone is the affair of `dst`. croniter walks
 where the fields are plain lists. With `L` and `#` it loses its way (`0 0 1 * 5#3` finds no date at all, `0 0 22 * 0L`
 drops one of the two kinds of day), so those expressions are walked here, day by day.
 """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TypeAlias
 
-from yarrow.virtual_dag import VirtualRun
+from yarrow.simulation.virtual_dag import VirtualRun
 
 Waiting: TypeAlias = tuple[VirtualRun, str]
 """A task of a run."""

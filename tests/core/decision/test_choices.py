@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from deciding import dag, task
-from yarrow.choices import unwanted
+from yarrow.decision.choices import unwanted
 from yarrow.language.spec import DagSpec, TaskSpec
 
 SPEC = dag(

@@ -8,13 +8,13 @@ from datetime import datetime
 from itertools import takewhile
 from zoneinfo import ZoneInfo
 
-from yarrow.cron import is_continuous, is_once, parse_cron
-from yarrow.cron_walk import Cron
-from yarrow.dst import Policy, local_start, readings
-from yarrow.fires import TICK, fires_of
 from yarrow.language.spec import ScheduleSpec
+from yarrow.schedules.cron import is_continuous, is_once, parse_cron
+from yarrow.schedules.dst import Policy, local_start, readings
+from yarrow.schedules.fires import TICK, fires_of
+from yarrow.schedules.walk import Cron
+from yarrow.schedules.zones import load_zone
 from yarrow.timetable import Interval, Timetable
-from yarrow.zones import load_zone
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Runs that are only thought of. `yarrow.simulate` and `yarrow.forecast` are the doors."""
