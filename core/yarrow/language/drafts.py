@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from yarrow import registry
+from yarrow.decision.trigger_rules import TEARDOWN_RULE
 from yarrow.errors import BrokenOperator, NotFound
 from yarrow.jsontypes import Json
 from yarrow.language import codes, grammar
@@ -234,7 +235,7 @@ class _Tasks:
         }
         draft.values = {**group.defaults, **values}
         if values.get("teardown") and "trigger_rule" not in values:
-            draft.values["trigger_rule"] = grammar.TEARDOWN_RULE
+            draft.values["trigger_rule"] = TEARDOWN_RULE
         if draft.declared is not None:
             self._arguments(draft, draft.declared, mine.get("with"))
         elif "with" in mine:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Final
 
-from yarrow.language.grammar import TEARDOWN_RULE
+from yarrow.decision.trigger_rules import TEARDOWN_RULE
 from yarrow.language.spec import DagSpec, TaskSpec
 
 _STOPPED_BY_ONE_SKIP: Final = ("all_success", "all_failed", "all_done_min_one_success", "none_skipped")

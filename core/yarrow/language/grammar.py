@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from yarrow.decision.trigger_rules import TEARDOWN_RULE, TRIGGER_RULES
 from yarrow.language import codes, elsewhere
 from yarrow.language.containers import Field, ListOf, Record, Union
 from yarrow.language.faults import Fault
@@ -14,22 +15,6 @@ from yarrow.language.scalars import Boolean, CronText, Date, Duration, Enum, Nul
 from yarrow.language.shape import INVALID, Findings, did_you_mean, note_connection, unknown_key
 from yarrow.language.task_shapes import CACHE, DATASET, DEADLINE, ERROR_KINDS, EXPANSION, TARGETS
 
-TRIGGER_RULES: Final = (
-    "all_success",
-    "all_failed",
-    "all_done",
-    "all_done_min_one_success",
-    "all_skipped",
-    "one_failed",
-    "one_success",
-    "one_done",
-    "none_failed",
-    "none_failed_min_one_success",
-    "none_skipped",
-    "always",
-)
-TEARDOWN_RULE: Final = "all_done_setup_success"
-"""The trigger rule of a teardown that is given none; no other task may have it."""
 WEIGHT_RULES: Final = ("downstream", "upstream", "absolute")
 DAG_ID: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,249}"
 TASK_ID: Final = r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"
@@ -156,7 +141,7 @@ DEFAULT_ARGS: Final[Mapping[str, Field]] = {
     "on_deadline": Field(TARGETS, doc=f"Whom to tell when its deadline has passed: {_NOTICES}"),
     "owner": Field(Text(nonempty=True), doc="Who looks after the task."),
     "trigger_rule": Field(
-        Enum(TRIGGER_RULES), default="all_success", doc="What the direct upstream tasks must have come to."
+        Enum(tuple(TRIGGER_RULES)), default="all_success", doc="What the direct upstream tasks must have come to."
     ),
 }
 """Keys of a task that `default_args` of the DAG or of a group may set as well."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from yarrow import approvals
+from yarrow.decision.trigger_rules import TEARDOWN_RULE
 from yarrow.language import codes
 from yarrow.language.drafts import DagDraft, TaskDraft
 from yarrow.language.faults import Fault
-from yarrow.language.grammar import TEARDOWN_RULE
 from yarrow.language.nodes import Node
 from yarrow.sensor import Sensor
 

@@ -301,13 +301,9 @@ def task_event(
     """The history's line for a move of a task instance."""
     return history_line(
         "task.state",
+        **_names(subject),
         at=at,
         who=who,
-        dag_id=subject.dag_id,
-        run_id=subject.run_id,
-        task_id=subject.task_id,
-        map_index=subject.map_index,
-        attempt_id=subject.attempt_id,
         from_state=from_state,
         to_state=to_state,
         reason=reason,
@@ -332,17 +328,17 @@ def run_event(
 
 
 def _stop_event(subject: Subject, at: datetime, who: str, reason: str) -> dict[str, Any]:
-    return history_line(
-        "task.cancel",
-        at=at,
-        who=who,
-        dag_id=subject.dag_id,
-        run_id=subject.run_id,
-        task_id=subject.task_id,
-        map_index=subject.map_index,
-        attempt_id=subject.attempt_id,
-        reason=reason,
-    )
+    return history_line("task.cancel", **_names(subject), at=at, who=who, reason=reason)
+
+
+def _names(subject: Subject) -> dict[str, Any]:
+    return {
+        "dag_id": subject.dag_id,
+        "run_id": subject.run_id,
+        "task_id": subject.task_id,
+        "map_index": subject.map_index,
+        "attempt_id": subject.attempt_id,
+    }
 
 
 def history_line(kind: str, **columns: Any) -> dict[str, Any]:

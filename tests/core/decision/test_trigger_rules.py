@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
 from yarrow.decision.trigger_rules import TEARDOWN_RULE, TRIGGER_RULES, Counts, Verdict, judge
 from yarrow.language import grammar
+from yarrow.language.containers import Field
+from yarrow.language.scalars import Enum
 from yarrow.states import TaskState
 
 STATES = {
@@ -166,6 +169,18 @@ def test_the_rule_of_teardowns_waits_for_all_and_for_one_setup_that_succeeded(
 
 
 def test_the_rule_of_teardowns_is_none_that_a_task_may_be_given() -> None:
-    assert TEARDOWN_RULE not in TRIGGER_RULES
-    assert set(TRIGGER_RULES) == set(grammar.TRIGGER_RULES)
-    assert TEARDOWN_RULE == grammar.TEARDOWN_RULE
+    twelve = {
+        *("all_success", "all_failed", "all_done", "all_done_min_one_success", "all_skipped", "always"),
+        *("one_failed", "one_success", "one_done", "none_failed", "none_failed_min_one_success", "none_skipped"),
+    }
+    assert set(TRIGGER_RULES) == twelve
+    assert set(allowed(grammar.DEFAULT_ARGS)) == twelve
+    assert set(allowed(grammar.TASK)) == {*twelve, TEARDOWN_RULE}
+    assert TEARDOWN_RULE == "all_done_setup_success"
+
+
+def allowed(fields: Mapping[str, Field]) -> tuple[object, ...]:
+    """The trigger rules that a file may give."""
+    shape = fields["trigger_rule"].shape
+    assert isinstance(shape, Enum)
+    return shape.values

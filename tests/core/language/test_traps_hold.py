@@ -10,8 +10,8 @@ from itertools import product
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from yarrow.decision.trigger_rules import TRIGGER_RULES
 from yarrow.language import codes
-from yarrow.language.grammar import TRIGGER_RULES
 from yarrow.language.loader import LoadResult, load_text
 from yarrow.language.spec import DagSpec
 from yarrow.simulate import Simulation, simulate
