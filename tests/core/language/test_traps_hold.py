@@ -23,7 +23,7 @@ HOPEFUL = [rule for rule in TRIGGER_RULES if rule not in ("one_failed", "all_fai
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 SLOW = settings(QUICK, max_examples=30)
 
-rules = st.sampled_from(TRIGGER_RULES)
+rules = st.sampled_from(tuple(TRIGGER_RULES))
 
 
 @st.composite
