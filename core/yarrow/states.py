@@ -122,7 +122,23 @@ TASK_MOVES: frozenset[tuple[TaskState, TaskState]] = frozenset(
         (TaskState.AWAITING_INPUT, TaskState.SKIPPED),
     }
 )
-"""What the engine may do to a task instance. A person may also clear or mark; the store names those moves itself."""
+"""What the engine may do to a task instance."""
+
+PERSON_MOVES: frozenset[tuple[TaskState, TaskState]] = frozenset(
+    (from_state, to_state)
+    for from_state in TaskState
+    for to_state in (TaskState.NONE, TaskState.SUCCESS, TaskState.FAILED, TaskState.SKIPPED, TaskState.REMOVED)
+    if from_state is not to_state
+)
+"""What a person may do to a task instance: clear it, mark it, or leave it behind with the DAG version that had it."""
+
+PERSON_RUN_MOVES: frozenset[tuple[RunState, RunState]] = frozenset(
+    (from_state, to_state)
+    for from_state in RunState
+    for to_state in (RunState.QUEUED, RunState.SUCCESS, RunState.FAILED)
+    if from_state is not to_state and (from_state, to_state) != (RunState.RUNNING, RunState.QUEUED)
+)
+"""What a person may do to a run: have it run again by clearing, or mark it."""
 
 RUN_MOVES: frozenset[tuple[RunState, RunState]] = frozenset(
     {

@@ -90,7 +90,7 @@ class RunRecord(Record):
     id: int
     dag_id: str
     run_id: str
-    run_type: str  # scheduled, manual or triggered
+    run_type: str  # scheduled, manual, triggered, dataset or backfill
     version: str
     state: RunState
     logical_date: datetime
@@ -106,6 +106,8 @@ class RunRecord(Record):
     change_seq: int  # counts what happened to its task instances
     decided_seq: int  # how much of that has been decided on
     wait_until: datetime | None
+    backfill_id: int | None = None  # of the backfill that made it, or reran it last
+    priority_class: int = 0  # of its task instances; a higher one goes before all weights
 
     @property
     def view(self) -> RunView:

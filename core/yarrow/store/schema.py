@@ -10,7 +10,7 @@ from yarrow.errors import DatabaseTooNew, StoreError
 from yarrow.store.database import Database
 from yarrow.version import __version__
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision this Yarrow knows, oldest first."""
 
 HEAD = REVISIONS[-1]

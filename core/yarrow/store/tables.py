@@ -138,11 +138,49 @@ dag_version = Table(
     metadata,
     Column("dag_id", String(250), primary_key=True),
     Column("version", String(64), primary_key=True),  # DagSpec.version
-    Column("number", Integer, nullable=False),  # 1, 2, 3 ... within the DAG, for people
+    Column("number", Integer, nullable=False),  # 1, 2, 3 ... within the DAG, for people; below 0: see `cut_from`
+    Column("cut_from", String(64)),  # set: a part of that version, for the runs of a backfill of some of its tasks
     Column("spec", JSON, nullable=False),
     Column("source", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     UniqueConstraint("dag_id", "number"),
+)
+
+plan = Table(
+    "plan",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("kind", String(16), nullable=False),  # clear, mark or backfill
+    Column("dag_id", String(250), nullable=False),
+    Column("document", JSON, nullable=False),  # Plan.to_json(): what was asked for and what it comes to
+    Column("digest", String(64), nullable=False),  # of what is to be done, and of the states that it was worked out from
+    Column("planned_at", Instant, nullable=False),
+    Column("planned_by", String(250), nullable=False),
+    Column("applied_at", Instant),  # None: not applied
+    Column("applied_by", String(250)),
+    Index("ix_plan_planned", "planned_at"),
+)
+
+backfill = Table(
+    "backfill",
+    metadata,
+    Column("id", Key, primary_key=True, autoincrement=True),
+    Column("dag_id", String(250), nullable=False),
+    Column("plan_id", String(32), nullable=False),
+    Column("from_date", Instant, nullable=False),  # of the logical dates, both inclusive
+    Column("to_date", Instant, nullable=False),
+    Column("reprocess", String(16), nullable=False),  # none, failed or completed
+    Column("tasks", Text),  # the selector; None: all tasks
+    Column("params", JSON, nullable=False, default=dict),
+    Column("max_active_runs", Integer, nullable=False),
+    Column("run_backwards", Boolean, nullable=False),
+    Column("priority_class", Integer, nullable=False),
+    Column("run_count", Integer, nullable=False),  # of the plan; runs may be deleted later
+    Column("is_paused", Boolean, nullable=False, default=False),
+    Column("cancelled_at", Instant),
+    Column("created_at", Instant, nullable=False),
+    Column("created_by", String(250), nullable=False),
+    Index("ix_backfill_by_dag", "dag_id", "id"),
 )
 
 dag_run = Table(
@@ -151,7 +189,7 @@ dag_run = Table(
     Column("id", Key, primary_key=True, autoincrement=True),
     Column("dag_id", String(250), nullable=False),
     Column("run_id", String(250), nullable=False),
-    Column("run_type", String(16), nullable=False),  # scheduled, manual, triggered or dataset
+    Column("run_type", String(16), nullable=False),  # scheduled, manual, triggered, dataset or backfill
     Column("version", String(64), nullable=False),
     Column("state", State(RunState), nullable=False),
     Column("logical_date", Instant, nullable=False),
@@ -169,6 +207,11 @@ dag_run = Table(
     Column("wait_until", Instant),  # when to look again although nothing happened; None once finished
     Column("quarantine_until", Instant),  # deciding on it went wrong: it is left alone until then, as is wait_until
     Column("quarantine_count", Integer, nullable=False, default=0),  # how often in a row
+    # The value of `change_seq` at which a person cleared or marked something: what was decided before counts no more.
+    Column("fenced_seq", Integer, nullable=False, default=0, server_default="0"),
+    Column("backfill_id", Key),  # of the backfill that made it, or reran it last
+    Column("backfill_place", Integer),  # in the order of that backfill, from 1
+    Column("priority_class", Integer, nullable=False, default=0, server_default="0"),  # of its task instances
     UniqueConstraint("dag_id", "run_id"),
     Index("ix_dag_run_by_date", "dag_id", "logical_date"),
     Index("ix_dag_run_queued", "dag_id", "logical_date", "id", **only("state = 'queued'")),
@@ -176,6 +219,7 @@ dag_run = Table(
     Index("ix_dag_run_undecided", "id", **only("state = 'running' AND change_seq > decided_seq")),
     Index("ix_dag_run_ended", "dag_id", "ended_at", **only("ended_at IS NOT NULL")),
     Index("ix_dag_run_waiting", "wait_until", **only("wait_until IS NOT NULL")),
+    Index("ix_dag_run_backfill", "backfill_id", "state", **only("backfill_id IS NOT NULL")),
 )
 
 task_instance = Table(
@@ -195,10 +239,12 @@ task_instance = Table(
     Column("pool", String(250), nullable=False),
     Column("pool_slots", Integer, nullable=False, default=1),
     Column("priority_weight", Integer, nullable=False),  # of DagSpec.weights: what counts
+    Column("priority_class", Integer, nullable=False, default=0, server_default="0"),  # goes before all weights
     Column("max_per_dag", Integer),  # max_active_tis_per_dag
     Column("max_per_run", Integer),  # max_active_tis_per_dagrun
     Column("map_value", JSON(none_as_null=True)),  # of a mapped task instance: what `map.name` stands for
     Column("cached", Boolean, nullable=False, default=False, server_default=false()),  # its result is an earlier one's
+    Column("clears", Integer, nullable=False, default=0, server_default="0"),  # how often it was cleared
     Column("attempt_id", String(32)),  # the newest attempt
     Column("follow", JSON(none_as_null=True)),  # what a branch or short_circuit chose
     Column("reason", Text),
@@ -213,6 +259,7 @@ task_instance = Table(
 )
 Index(
     "ix_task_instance_scheduled",
+    task_instance.c.priority_class.desc(),
     task_instance.c.priority_weight.desc(),
     task_instance.c.logical_date,
     task_instance.c.id,
@@ -225,6 +272,7 @@ Index(
 Index(
     "ix_task_instance_queued",
     task_instance.c.queue,
+    task_instance.c.priority_class.desc(),
     task_instance.c.priority_weight.desc(),
     task_instance.c.logical_date,
     task_instance.c.id,
@@ -249,6 +297,8 @@ attempt = Table(
     Column("lease_until", Instant),
     Column("cancel_reason", Text),  # set: its worker is told to stop it
     Column("cancel_state", String(32)),  # the state in which its task instance ends then; None: failed
+    # Its task instance was cleared or marked meanwhile: `cancel_state` it is, whatever the attempt still comes to.
+    Column("overruled", Boolean, nullable=False, default=False, server_default=false()),
     Column("progress", JSON(none_as_null=True)),
     Column("metrics", JSON(none_as_null=True)),
     Column("reason", Text),

@@ -1,0 +1,1 @@
+"""Plans: what clearing, marking or a backfill would do, worked out from values alone before it is done."""
