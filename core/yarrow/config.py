@@ -70,6 +70,12 @@ class Config:
     queued_timeout: float = setting(
         3600.0, "A task that no worker or pool can take fails after it.", minimum=1, seconds=True
     )
+    backfill_priority: int = setting(
+        -1, "Priority class of backfills; other runs have 0, and a higher class goes first.", minimum=-100, maximum=100
+    )
+    retention: float = setting(
+        0.0, "How long ended runs are kept with all that belongs to them; 0: for ever.", minimum=0, seconds=True
+    )
     infra_budget: int = setting(3, "How often the infrastructure may lose a task instance.", minimum=0)
     slot_hold: float = setting(
         10.0, "How long a slot goes on with the next attempt before it gives way.", minimum=0, seconds=True

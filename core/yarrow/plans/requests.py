@@ -70,7 +70,7 @@ class BackfillRequest:
     max_active_runs: int = 10
     run_backwards: bool = False
     params: Mapping[str, Json] = field(default_factory=dict)  # of the runs that it makes
-    priority_class: int | None = None  # None: the deployment's `backfill_priority`
+    priority_class: int = -1  # of its task instances; those of other runs are of class 0, and a higher one goes first
     reason: str | None = None
 
 

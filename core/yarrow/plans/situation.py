@@ -61,7 +61,6 @@ class Situation:
     runs: Sequence[RunFacts]  # that the request may be about, by (logical date, row id)
     before: RunFacts | None = None  # for a backfill of a DAG that looks back: the last run before its span
     numbers: Mapping[str, int] = field(default_factory=dict)  # version -> its number, for people
-    backfill_priority: int = -1
     durations: Mapping[str, float] = field(default_factory=dict)  # task_id -> mean seconds of past successes
     pools: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name -> (slots, used)
     parallelism: int | None = None

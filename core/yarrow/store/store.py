@@ -17,6 +17,7 @@ from yarrow.store.datasets import Datasets
 from yarrow.store.deadlines import Deadlines
 from yarrow.store.history import History
 from yarrow.store.notifications import Notifications
+from yarrow.store.plans import Plans
 from yarrow.store.runs import Runs
 from yarrow.store.specs import Specs
 from yarrow.store.workers import Workers
@@ -39,6 +40,7 @@ class Store:
         self.deadlines = Deadlines(database, specs)
         self.notifications = Notifications(database)
         self.history = History(database)
+        self.plans = Plans(database, specs)
 
     @classmethod
     def open(cls, database_url: str, *, clock: Clock = utc_now, upgrade: bool = True) -> Self:

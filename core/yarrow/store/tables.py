@@ -153,7 +153,9 @@ plan = Table(
     Column("kind", String(16), nullable=False),  # clear, mark or backfill
     Column("dag_id", String(250), nullable=False),
     Column("document", JSON, nullable=False),  # Plan.to_json(): what was asked for and what it comes to
-    Column("digest", String(64), nullable=False),  # of what is to be done, and of the states that it was worked out from
+    Column(
+        "digest", String(64), nullable=False
+    ),  # of what is to be done, and of the states that it was worked out from
     Column("planned_at", Instant, nullable=False),
     Column("planned_by", String(250), nullable=False),
     Column("applied_at", Instant),  # None: not applied

@@ -3,11 +3,13 @@
 Rows are locked in one order, so that transactions on PostgreSQL can't wait for each other in a circle:
 
 1. pools, by name: `grant` alone, with which schedulers stand in line
-2. the run; a transaction that ends a task instance, or moves many of one run, begins with it
+2. the run; a transaction that ends a task instance, or moves many of one run, begins with it. What people do to
+   several runs locks these by date and row id
 3. its task instances, then their attempts, and what hangs on these: XComs, questions
 4. later runs of the same DAG, by date: `touch_later_runs`
 5. a result in the cache
-6. rows of DAGs, by dag_id: the pause after failures, and last of all what a success publishes
+6. rows of DAGs, by dag_id: the pause after failures, what a backfill makes runs of, and last of all what a success
+   publishes
 
 A claim takes a task instance and its attempt without their run, and the next one, after a report, only if nobody has it
 locked. What makes scheduled runs, or starts any, begins with the row of their DAG and locks only runs that are new or

@@ -62,12 +62,17 @@ def upgrade() -> None:
     op.add_column("task_instance", sa.Column("clears", sa.Integer(), server_default="0", nullable=False))
     op.add_column("attempt", sa.Column("overruled", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("dag_version", sa.Column("cut_from", sa.String(length=64)))
-    first = [sa.text("priority_class DESC"), sa.text("priority_weight DESC"), "logical_date", "id"]
+    first: list[str | sa.TextClause] = [
+        sa.text("priority_class DESC"),
+        sa.text("priority_weight DESC"),
+        "logical_date",
+        "id",
+    ]
     _index_anew("ix_task_instance_scheduled", [*first, "dag_id", "pool", "queue", "pool_slots"], "state = 'scheduled'")
     _index_anew("ix_task_instance_queued", ["queue", *first], "state = 'queued'")
 
 
-def _index_anew(name: str, columns: list[object], condition: str) -> None:
+def _index_anew(name: str, columns: list[str | sa.TextClause], condition: str) -> None:
     op.drop_index(name, "task_instance")
     where = sa.text(condition)
     op.create_index(name, "task_instance", columns, sqlite_where=where, postgresql_where=where)
