@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from datetime import datetime, timedelta
+from string import hexdigits
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
@@ -28,7 +29,7 @@ KEPT = timedelta(days=7)
 
 _SHORTEST_ID = 6
 
-_BY_ID = select(plan).where(plan.c.id.startswith(bindparam("id"), autoescape=True)).order_by(plan.c.id).limit(2)
+_BY_ID = select(plan).where(plan.c.id.startswith(bindparam("id"))).order_by(plan.c.id).limit(2)
 _LIST = select(plan.c.document, plan.c.applied_at, plan.c.applied_by).order_by(plan.c.planned_at.desc())
 _LOCK = select(plan.c.id).where(plan.c.id == bindparam("id")).with_for_update()
 _APPLIED = (
@@ -162,7 +163,8 @@ def _keep(connection: Connection, drawn: Plan) -> None:
 
 def _row(connection: Connection, plan_id: str) -> AnyRow:
     wanted = plan_id.strip().lower()
-    rows = connection.execute(_BY_ID, {"id": wanted}).all() if len(wanted) >= _SHORTEST_ID else []
+    sound = len(wanted) >= _SHORTEST_ID and set(wanted) <= set(hexdigits)
+    rows = connection.execute(_BY_ID, {"id": wanted}).all() if sound else []
     if len(rows) != 1:
         several = "Several plans begin so" if rows else "Plans that were not applied are kept for a week"
         raise NotFound(f"There is no plan {plan_id!r}.", hint=f"{several}; `yarrow plans list` shows them.")
