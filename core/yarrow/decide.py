@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from yarrow import approvals
-from yarrow.decision.choices import unwanted
+from yarrow.decision.choices import unwanted_instances
 from yarrow.decision.decisions import (
     Decisions,
     Expansion,
@@ -17,17 +17,26 @@ from yarrow.decision.decisions import (
     TaskDecision,
     TaskView,
 )
-from yarrow.decision.judging import because, verdict
+from yarrow.decision.judging import group_verdict, verdict
+from yarrow.decision.names import Names, holds
 from yarrow.decision.past import unmet
-from yarrow.decision.run_end import end_of_run, fail_fast_reason, failed_run, failures, sentence
+from yarrow.decision.run_end import (
+    DEADLOCK,
+    end_of_run,
+    fail_fast_reason,
+    failed_run,
+    failures,
+    overdue,
+    sentence,
+    timeout_due,
+)
 from yarrow.decision.standing import Standing
-from yarrow.decision.trigger_rules import Verdict, judge
+from yarrow.decision.trigger_rules import Verdict
 from yarrow.errors import TemplateError
 from yarrow.jsontypes import Json
-from yarrow.language.durations import format_duration
 from yarrow.language.spec import DagSpec, TaskSpec
-from yarrow.language.template import compile_expression, run_names, shorten
-from yarrow.mapping import Instance, Xcoms, expand, names_map
+from yarrow.language.template import shorten
+from yarrow.mapping import Instance, expand, names_map
 from yarrow.states import FINISHED_TASK_STATES, RunState, TaskState
 
 __all__ = [
@@ -87,8 +96,7 @@ class _Deciding:
         self._now = now
         self._past = past
         self._standing = Standing(spec, tasks)
-        self._xcoms = Xcoms(spec, xcoms)
-        self._names: Mapping[str, object] | None = None
+        self._names = Names(spec, run, xcoms)
         self._held: set[str] = set()  # the mapped tasks whose `when` was true for all their instances
         self._answered: list[tuple[str, int, tuple[str, ...]]] = []  # what approvals let follow, decided on just now
         self._open = self._standing.waiting_tasks()
@@ -100,9 +108,11 @@ class _Deciding:
 
     def everything(self) -> RunDecision | None:
         """Decides on all there is to decide on. Returns the end of the run when it has come."""
-        if (overdue := self._overdue()) is not None:
-            self._stop(overdue, TaskState.SKIPPED, teardowns_too=True)
-            return None if self._under_way() else failed_run(overdue)
+        if (reason := overdue(self._spec, self._run, self._now)) is not None:
+            self._stop(reason, TaskState.SKIPPED, teardowns_too=True)
+            return None if self._under_way() else failed_run(reason)
+        if (due := timeout_due(self._spec, self._run)) is not None:
+            self._wait(due)
         self._fail_fast()
         self._wake()
         self._skip_what_was_not_chosen()
@@ -129,17 +139,6 @@ class _Deciding:
             self.wait_until = moment
 
     # Stopping a run.
-
-    def _overdue(self) -> str | None:
-        """Why the run is to be stopped, when it has taken too long."""
-        timeout = self._spec.dagrun_timeout
-        if timeout is None or self._run.started_at is None:
-            return None
-        due = self._run.started_at + timedelta(seconds=timeout)
-        if due <= self._now:
-            return f"dagrun_timeout of {format_duration(timeout)} is over"
-        self._wait(due)
-        return None
 
     def _fail_fast(self) -> None:
         """Stops all but the teardowns when a task has failed and the DAG is to end at that."""
@@ -203,12 +202,9 @@ class _Deciding:
         if not self._open:
             return
         for task_id, map_index, follow in (*self._standing.chosen(), *self._answered):
-            children, reason = unwanted(self._spec, task_id, follow, self._standing.waits)
-            for child in children:
-                instances = self._standing.instances(child)
-                for index in (map_index,) if map_index in instances else tuple(instances):
-                    if instances[index] is TaskState.NONE:
-                        self._move(child, index, TaskState.SKIPPED, reason)
+            others, reason = unwanted_instances(self._spec, self._standing, task_id, map_index, follow)
+            for other in others:
+                self._move(*other, TaskState.SKIPPED, reason)
 
     # Starting what may run.
 
@@ -272,7 +268,7 @@ class _Deciding:
     def _holds(self, task: TaskSpec, map_index: int, when: str) -> bool:
         """Whether the `when` of an instance is true. If it is not, or makes no sense, the instance ends here."""
         try:
-            if compile_expression(when).render(self._context(task, map_index)):
+            if holds(when, self._context(task, map_index)):
                 return True
         except TemplateError as error:
             self._fail(task, map_index, f"`when` can't be evaluated: {error}")
@@ -293,21 +289,7 @@ class _Deciding:
         return False
 
     def _context(self, task: TaskSpec, map_index: int) -> Mapping[str, object]:
-        """The names that the expressions of an instance may use."""
-        if self._names is None:
-            run = self._run
-            names = run_names(
-                dag_id=run.dag_id,
-                run_id=run.run_id,
-                logical_date=run.logical_date,
-                data_interval_start=run.data_interval_start,
-                data_interval_end=run.data_interval_end,
-                timezone=self._spec.timezone,
-            )
-            self._names = {**names, "params": run.params}
-        names = {**self._names, "xcom": self._xcoms.seen_by(task, map_index)}
-        value = self._standing.map_value(task.task_id, map_index)
-        return names if value is None else {**names, "map": value}
+        return self._names.of(task, map_index, self._standing.map_value(task.task_id, map_index))
 
     # Mapped tasks.
 
@@ -325,14 +307,12 @@ class _Deciding:
         assert task.map_group is not None
         single = self._standing.single
         members = [name for name in self._spec.map_groups[task.map_group] if single[name] is TaskState.NONE]
-        counts = self._standing.counts_among(task.expand_xcoms, task, -1)
-        if not counts.all_done:
+        found, reason = group_verdict(self._standing, task)
+        if found is Verdict.WAIT:
             return False
-        judgement = judge("none_failed" if counts.broken else "none_skipped", counts)
-        if judgement.verdict in _WITHOUT_RUNNING:
-            reason = because(self._standing, task, -1, judgement, task.expand_xcoms, "`expand`: task")
+        if found in _WITHOUT_RUNNING:
             for name in members:
-                self._move(name, -1, _WITHOUT_RUNNING[judgement.verdict], reason)
+                self._move(name, -1, _WITHOUT_RUNNING[found], reason)
         else:
             self._become(task, members)
         return True
@@ -368,7 +348,7 @@ class _Deciding:
             return None
         left = self._standing.those((TaskState.NONE,))
         for task_id, map_index in left:
-            self._move(task_id, map_index, TaskState.UPSTREAM_FAILED, "deadlock: its trigger rule can never be met")
+            self._move(task_id, map_index, TaskState.UPSTREAM_FAILED, DEADLOCK)
         return failed_run(f"deadlock: nothing runs, and {sentence(left, 'can never run')}")
 
 

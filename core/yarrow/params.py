@@ -24,7 +24,7 @@ def run_params(spec: DagSpec, given: Mapping[str, Json]) -> dict[str, Json]:
             faults.append(f"`{name}` must be given: it has no default.")
             continue
         if name in given:
-            faults += _violations(name, params[name], schema)
+            faults += violations(name, params[name], schema)
     if faults:
         raise InvalidParams(f"The params don't fit the DAG {spec.dag_id!r}: {' '.join(faults)}")
     return params
@@ -38,7 +38,8 @@ def _unknown(name: str, spec: DagSpec) -> str:
     return f"It has no param `{name}`, only {known}." if known else f"It has no param `{name}`, nor any other."
 
 
-def _violations(name: str, value: Json, schema: Mapping[str, Any]) -> list[str]:
+def violations(name: str, value: Json, schema: Mapping[str, Any]) -> list[str]:
+    """What keeps a value from being that of a param, in a sentence; nothing when it fits."""
     # jsonschema takes a tenth of a second to import; most runs are scheduled ones, with defaults only.
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match

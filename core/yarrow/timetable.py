@@ -160,6 +160,11 @@ class Timetable:
         """The first `count` runs whose logical date is later than `after`; from the first run when it is None."""
         return list(islice(self._upcoming(after), count))
 
+    def within(self, first: datetime, last: datetime) -> Iterator[Interval]:
+        """The runs with a logical date from `first` to `last`, both included, in one walk."""
+        upcoming = self._upcoming(_instant(first, "first logical date") - TICK)
+        return takewhile(lambda interval: interval.logical_date <= last, upcoming)
+
     def starting_after(self, instant: datetime, count: int) -> list[Interval]:
         """The first `count` runs that start later than an instant."""
         instant = _instant(instant, "after")

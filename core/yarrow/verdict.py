@@ -30,7 +30,7 @@ class Verdict:
 
 
 def verdict(
-    task: TaskSpec,
+    task: TaskSpec | None,
     report: Report,
     *,
     dag_id: str,
@@ -41,27 +41,30 @@ def verdict(
     map_index: int = -1,
     cancel_reason: str | None = None,
     cancel_state: TaskState | None = None,
+    overruled: bool = False,
     infra_losses: int = 0,
     infra_budget: int = 3,
     queued_timeout: float = 3600.0,
 ) -> Verdict:
     """Returns what a report on a running attempt means.
 
-    An attempt that was to be stopped ends as was wished, unless it came to success or skipped before that.
+    An attempt that was to be stopped ends as was wished, unless it came to success or skipped before that. When it has
+    been overruled, its task instance ends as was wished in any case; the attempt itself keeps what it came to.
 
     Args:
-        task: The task, in the version of the run.
+        task: The task, in the version of the run; None: that version has it no more, which takes overruling.
         report: How the attempt ended, or that it is put off.
         dag_id, logical_date, map_index: Whose it is; the retry delay depends on them.
         try_number, max_tries: Which try it is, and how many there may be.
         at: The moment of the report.
         cancel_reason: Why the attempt was to be stopped; None: nobody wanted that.
         cancel_state: What its task instance ends as then; None: failed.
+        overruled: A person has cleared or marked the task instance: `none` is one of these ends too.
         infra_losses, infra_budget: How often the infrastructure lost it before, and how often it may.
         queued_timeout: For how many seconds it waits to be taken when it is scheduled again.
 
     Raises:
-        ValueError: It is put off until no moment at all.
+        ValueError: It is put off until no moment at all, or there is no such task.
     """
     state = AttemptState(report.state)
     plain = Verdict(
@@ -71,13 +74,17 @@ def verdict(
         infra_losses=infra_losses,
         reason=report.reason,
     )
+    stopped = AttemptState.CANCELLED if state is AttemptState.DEFERRED else state
+    if overruled:
+        return replace(plain, state=cancel_state or TaskState.FAILED, attempt_state=stopped, reason=cancel_reason)
+    if task is None:
+        raise ValueError("the version of the run does not have this task")
     if state is AttemptState.SUCCESS:
         return replace(plain, state=TaskState.SUCCESS, follow=report.follow)
     if state is AttemptState.SKIPPED:
         return replace(plain, state=TaskState.SKIPPED)
     if cancel_reason is not None:
-        ended = AttemptState.CANCELLED if state is AttemptState.DEFERRED else state
-        return replace(plain, state=cancel_state or TaskState.FAILED, attempt_state=ended, reason=cancel_reason)
+        return replace(plain, state=cancel_state or TaskState.FAILED, attempt_state=stopped, reason=cancel_reason)
     if state is AttemptState.DEFERRED:
         return replace(plain, state=TaskState.UP_FOR_RESCHEDULE, wait_until=resume_moment(report, at))
     if state is AttemptState.FAILED:

@@ -14,12 +14,12 @@ from werkzeug.exceptions import HTTPException
 from yarrow import tokens
 from yarrow.clock import Clock, utc_now
 from yarrow.config import Config
-from yarrow.errors import NotFound, StoreError, UsageError
+from yarrow.errors import Conflict, NotFound, StoreError, UsageError
 from yarrow.logs import LogStore
 from yarrow.store import Store
 from yarrow.version import __version__
 from yarrow.wakeup import Notifier
-from yarrow_webserver import approvals, deployment, execution, health, pages, words
+from yarrow_webserver import approvals, deployment, execution, health, pages, plans, words
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request, unless a route sets another limit."""
@@ -61,6 +61,7 @@ def create_app(config: Config, store: Store, clock: Clock = utc_now) -> Flask:
     app.register_blueprint(health.create_blueprint(config, store, clock))
     app.register_blueprint(deployment.create_blueprint(config, store))
     app.register_blueprint(approvals.create_blueprint(store, key, notifier, clock))
+    app.register_blueprint(plans.create_blueprint(store, key, notifier, clock))
     app.register_blueprint(pages.create_blueprint(config, store, log_store, clock))
     app.after_request(_add_headers)
     app.register_error_handler(HTTPException, _http_error)
@@ -104,7 +105,8 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _usage_error(error: UsageError) -> Response:
-    status = HTTPStatus.NOT_FOUND if isinstance(error, NotFound) else HTTPStatus.BAD_REQUEST
+    statuses = {NotFound: HTTPStatus.NOT_FOUND, Conflict: HTTPStatus.CONFLICT}
+    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), HTTPStatus.BAD_REQUEST)
     return _error(status, str(error))
 
 

@@ -12,6 +12,7 @@ from yarrow.version import __version__
 
 COMMANDS = {
     "approvals": ("yarrow.cli.approvals:approvals", "Show what runs ask people, and answer."),
+    "backfill": ("yarrow.cli.backfill:backfill", "Make runs of a span of time, and watch over them."),
     "cache": ("yarrow.cli.cache:cache", "List and forget the results of tasks with `cache:`."),
     "config": ("yarrow.cli.config:config", "Show the configuration; make a token for workers."),
     "dags": ("yarrow.cli.dags:dags", "List, check, simulate, test, trigger and pause DAGs."),
@@ -23,14 +24,15 @@ COMMANDS = {
         "yarrow.cli.plan_week:plan_week",
         "Show what the schedules of a folder would bring: what waits, what is late, and the slots it takes.",
     ),
-    "runs": ("yarrow.cli.runs:runs", "List, show and watch runs."),
+    "plans": ("yarrow.cli.plans:plans", "List, show and apply plans to clear, to mark and to backfill."),
+    "runs": ("yarrow.cli.runs:runs", "List, show, watch, clear and mark runs."),
     "schedule": ("yarrow.cli.schedule:schedule", "Show when a schedule is due."),
     "schema": ("yarrow.cli.schema:schema", "Print the JSON Schema (2020-12) of a DAG file, for editors."),
     "standalone": (
         "yarrow.cli.standalone:standalone",
         "Run everything on this machine: broker, scheduler, web server and worker.",
     ),
-    "tasks": ("yarrow.cli.tasks:tasks", "Read the logs of tasks; test one."),
+    "tasks": ("yarrow.cli.tasks:tasks", "Read the logs of tasks; clear and mark them; test one."),
     "version": ("yarrow.cli.version:version", "Print the version of Yarrow and of Python."),
 }
 WINGS = {

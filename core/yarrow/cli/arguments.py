@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, time, tzinfo
 from typing import Any, TypeVar
 
 import click
@@ -22,6 +22,14 @@ def moment(text: str) -> datetime:
     except ValueError:
         example = "2026-01-31 or 2026-01-31T06:00:00+01:00"
         raise click.BadParameter(f"{text!r} is not a date or a moment such as {example}") from None
+
+
+def last_moment(text: str) -> datetime:
+    """As `moment`, for the end of a span that is part of it: a date is the last moment of that day."""
+    try:
+        return datetime.combine(date.fromisoformat(text), time.max)
+    except ValueError:
+        return moment(text)
 
 
 def as_utc(moment: datetime, zone: tzinfo) -> datetime:

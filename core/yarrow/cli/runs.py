@@ -1,4 +1,4 @@
-"""`yarrow runs`: what ran, what runs and how it goes."""
+"""`yarrow runs`: what ran, what runs and how it goes, and what is done to runs by hand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from yarrow.cli.access import open_store
+from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import instance_name, json_option, print_json, print_table, seconds_between
 from yarrow.errors import NotFound
 from yarrow.states import RunState
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
     from yarrow.store.records import RunRecord
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "clear": ("yarrow.cli.clearing:clear_runs", "Have all tasks of runs executed again."),
+        "mark": ("yarrow.cli.marking:mark_runs", "Mark runs as success or failed."),
+    },
+)
 def runs() -> None:
-    """List, show and watch runs."""
+    """List, show, watch, clear and mark runs."""
 
 
 @runs.command("list")

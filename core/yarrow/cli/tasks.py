@@ -1,4 +1,4 @@
-"""`yarrow tasks`: the logs of tasks, and one task tried out."""
+"""`yarrow tasks`: the logs of tasks, what is done to them by hand, and one task tried out."""
 
 from __future__ import annotations
 
@@ -26,10 +26,14 @@ NEWEST_RUN = "-"
 
 @click.group(
     cls=LazyGroup,
-    lazy={"test": ("yarrow.cli.test:task_test", "Run one task of a DAG file in this process.")},
+    lazy={
+        "clear": ("yarrow.cli.clearing:clear_tasks", "Have tasks of a run executed again."),
+        "mark": ("yarrow.cli.marking:mark_tasks", "Mark tasks of a run as success, failed or skipped."),
+        "test": ("yarrow.cli.test:task_test", "Run one task of a DAG file in this process."),
+    },
 )
 def tasks() -> None:
-    """Read the logs of tasks; test one."""
+    """Read the logs of tasks; clear and mark them; test one."""
 
 
 @tasks.command()

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from yarrow import approvals
+from yarrow.decision.standing import Standing
 from yarrow.language.spec import DagSpec
+from yarrow.mapping import Instance
+from yarrow.states import TaskState
+
+
+def unwanted_instances(
+    spec: DagSpec, standing: Standing, task_id: str, map_index: int, follow: Collection[str]
+) -> tuple[Sequence[Instance], str]:
+    """Returns the instances that an instance of a task skips by what it chose, and why. See `unwanted`."""
+    children, reason = unwanted(spec, task_id, follow, standing.waits)
+    found: list[Instance] = []
+    for child in children:
+        instances = standing.instances(child)
+        indexes = (map_index,) if map_index in instances else tuple(instances)
+        found += [(child, index) for index in indexes if instances[index] is TaskState.NONE]
+    return found, reason
 
 
 def unwanted(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from yarrow.decision.run_end import label
 from yarrow.decision.standing import Standing
-from yarrow.decision.trigger_rules import TEARDOWN_RULE, Judgement, Verdict, judge
+from yarrow.decision.trigger_rules import TEARDOWN_RULE, WAIT, Judgement, Verdict, judge
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.states import TaskState
 
@@ -23,19 +23,16 @@ _ENDED: Mapping[TaskState, str] = {
 
 def verdict(spec: DagSpec, standing: Standing, task: TaskSpec, map_index: int) -> tuple[Verdict, str | None]:
     """Returns what is to become of an instance, and a sentence about why if it ends without running."""
-    if not task.upstream or task.trigger_rule == "always":
+    if may_always_run(task):
         return _RUN
     ready = True
     required = spec.required_setups
     if required and (setups := required.get(task.task_id)):
-        judgement = judge("all_success", standing.counts_among(setups, task, map_index))
+        judgement = of_setups(standing, task, map_index, setups)
         if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
             return judgement.verdict, because(standing, task, map_index, judgement, setups, "setup")
         ready = judgement.verdict is Verdict.RUN
-    counts = standing.counts(task, map_index)
-    if counts is None:
-        return _WAIT
-    judgement = judge(task.trigger_rule, counts)
+    judgement = of_rule(standing, task, map_index)
     if judgement.verdict is Verdict.WAIT:
         return _WAIT
     if judgement.verdict is Verdict.RUN:
@@ -43,6 +40,37 @@ def verdict(spec: DagSpec, standing: Standing, task: TaskSpec, map_index: int) -
     reason = because(standing, task, map_index, judgement, task.upstream, "upstream task")
     plain = task.trigger_rule in ("all_success", TEARDOWN_RULE)
     return judgement.verdict, reason if plain else f"{reason} (trigger rule `{task.trigger_rule}`)"
+
+
+def may_always_run(task: TaskSpec) -> bool:
+    """Whether a task waits for no other one at all."""
+    return not task.upstream or task.trigger_rule == "always"
+
+
+def of_setups(standing: Standing, task: TaskSpec, map_index: int, setups: Iterable[str]) -> Judgement:
+    """What the setups that an instance needs make of it: `DagSpec.required_setups` has them."""
+    return judge("all_success", standing.counts_among(setups, task, map_index))
+
+
+def of_rule(standing: Standing, task: TaskSpec, map_index: int) -> Judgement:
+    """What the trigger rule of an instance makes of it."""
+    counts = standing.counts(task, map_index)
+    return WAIT if counts is None else judge(task.trigger_rule, counts)
+
+
+def group_verdict(standing: Standing, task: TaskSpec) -> tuple[Verdict, str | None]:
+    """What is to become of the tasks of a mapped group before it is expanded, and why if they end by that.
+
+    Args:
+        task: Any of its tasks.
+    """
+    counts = standing.counts_among(task.expand_xcoms, task, -1)
+    if not counts.all_done:
+        return _WAIT
+    judgement = judge("none_failed" if counts.broken else "none_skipped", counts)
+    if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
+        return judgement.verdict, because(standing, task, -1, judgement, task.expand_xcoms, "`expand`: task")
+    return _RUN
 
 
 def because(

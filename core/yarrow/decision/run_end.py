@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
-from yarrow.decision.decisions import RunDecision
+from yarrow.decision.decisions import RunDecision, RunView
 from yarrow.decision.standing import Standing
+from yarrow.language.durations import format_duration
 from yarrow.language.spec import DagSpec
 from yarrow.mapping import Instance
 from yarrow.states import FAILED_TASK_STATES, RunState, TaskState
 
 _NAMED = 5
 """How many task instances a sentence names."""
+
+
+DEADLOCK = "deadlock: its trigger rule can never be met"
+"""Why task instances end that wait for what will never happen."""
+
+
+def timeout_due(spec: DagSpec, run: RunView) -> datetime | None:
+    """When the run is to be stopped because it takes too long; None: never, or it has not started."""
+    if spec.dagrun_timeout is None or run.started_at is None:
+        return None
+    return run.started_at + timedelta(seconds=spec.dagrun_timeout)
+
+
+def overdue(spec: DagSpec, run: RunView, now: datetime) -> str | None:
+    """Why the run is to be stopped, when it has taken too long."""
+    due = timeout_due(spec, run)
+    if due is None or due > now or spec.dagrun_timeout is None:
+        return None
+    return f"dagrun_timeout of {format_duration(spec.dagrun_timeout)} is over"
 
 
 def failed_run(reason: str) -> RunDecision:

@@ -233,11 +233,26 @@ class DagSpec:
 
     @cached_property
     def version(self) -> str:
-        """The identity of the compiled graph: SHA-256, hexadecimal. Comments and the order of keys don't change it."""
-        canonical = self.to_json()
-        canonical["tasks"] = {task_id: canonical["tasks"][task_id] for task_id in sorted(canonical["tasks"])}
-        text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """The identity of the compiled graph: SHA-256, hexadecimal, of `canonical()` as JSON."""
+        text = json.dumps(self.canonical(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def canonical(self) -> dict[str, Any]:
+        """As `to_json`, but without the orders that mean nothing: two specs with the same meaning have the same.
+
+        The order of keys and of tasks means nothing, nor that of lists that are sets: tags, data sets, cron
+        expressions, who is told. The order of lists in arguments and params does. So does that of the names in
+        `expand`, and of the keys of a mapping there, which is the order of the instances.
+        """
+        data = self.to_json()
+        for part, names in ((data, _DAG_TUPLES), (data.get("schedule", {}), ("cron", "datasets"))):
+            _sort_lists(part, names)
+        for task in data["tasks"].values():
+            _sort_lists(task, _TUPLES)
+            order = _order_of(task.get("expand") or {})
+            if order != sorted(order):
+                task["expand_order"] = order
+        return data
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back into an equal spec. Fields at their default are left out."""
@@ -294,6 +309,21 @@ def _beyond(task_ids: Iterable[str], neighbours: Mapping[str, Sequence[str]]) ->
                 found.add(other)
                 waiting.append(other)
     return found
+
+
+def _sort_lists(data: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        if isinstance(data.get(name), list | tuple):
+            data[name] = sorted(data[name])
+
+
+def _order_of(expand: Mapping[str, Json]) -> list[str]:
+    """The names in the order in which they count, each followed by the keys of the mapping that it is mapped over."""
+    return [path for name, value in expand.items() for path in (name, *_keys_of(name, value))]
+
+
+def _keys_of(name: str, value: Json) -> list[str]:
+    return [f"{name}.{key}" for key in value] if isinstance(value, Mapping) else []
 
 
 def _with_tuples(data: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -2,18 +2,170 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
-from yarrow.plans.plan import RunChange
-from yarrow.plans.requests import Request
-from yarrow.plans.situation import Situation
+from yarrow.plans.compatibility import compatibility
+from yarrow.plans.plan import RunChange, TaskAction
+from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest, Request, Scope
+from yarrow.plans.situation import RunFacts, Situation
+
+_NAMED = 5
+"""How many runs or tasks a sentence names one by one."""
+
+_RUN_AGAIN = frozenset({TaskAction.CLEAR, TaskAction.STOP_AND_CLEAR, TaskAction.COLLAPSE})
 
 
 def request_text(request: Request) -> str:
-    """A request in a line: for the history."""
-    raise NotImplementedError
+    """A request in a line, without its DAG: for the history, and for the heading of its plan."""
+    reason = f": {request.reason}" if request.reason else ""
+    if isinstance(request, BackfillRequest):
+        return f"backfill {', '.join(_backfill_words(request))}{reason}"
+    if isinstance(request, MarkRequest):
+        return f"mark {_scope_text(request)} as {request.state}{reason}"
+    version = ", in the newest version of the DAG" if request.latest_version else ""
+    return f"clear {_scope_text(request)}{version}{reason}"
+
+
+def _backfill_words(request: BackfillRequest) -> Iterator[str]:
+    yield f"{instant(request.from_date)} to {instant(request.to_date)} UTC"
+    if request.reprocess != "none":
+        whole = " as whole runs" if request.whole_runs and request.reprocess == "failed" else ""
+        yield f"reprocess {request.reprocess}{whole}"
+    if request.tasks is not None:
+        yield f"tasks {request.tasks}"
+    yield f"{request.max_active_runs} at a time"
+    if request.run_backwards:
+        yield "latest first"
+    if request.params:
+        yield f"params {json.dumps(dict(request.params), ensure_ascii=False)}"
+
+
+def _scope_text(scope: Scope) -> str:
+    """Which task instances of which runs."""
+    tasks = "all tasks" if scope.tasks is None else scope.tasks
+    if scope.map_index is not None:
+        tasks = f"{tasks}[{scope.map_index}]"
+    around = [word for word in ("upstream", "downstream") if getattr(scope, word)]
+    if around:
+        tasks = f"{tasks} with {' and '.join(around)}"
+    only = [word for word in ("failed", "running") if getattr(scope, f"only_{word}")]
+    if only:
+        tasks = f"what is {' or '.join(only)} of {tasks}"
+    if isinstance(scope, MarkRequest) and scope.runs:
+        return _runs_text(scope)
+    return f"{tasks} of {_runs_text(scope)}"
+
+
+def _runs_text(scope: Scope) -> str:
+    if scope.from_date is not None or scope.to_date is not None:
+        start = f" from {instant(scope.from_date)}" if scope.from_date else ""
+        end = f" to {instant(scope.to_date)}" if scope.to_date else ""
+        return f"the runs{start}{end} UTC"
+    named = _listed(scope.run_ids) if len(scope.run_ids) <= _NAMED else f"{len(scope.run_ids):,} runs"
+    beyond = [words for words, given in (("all before", scope.past), ("all after", scope.future)) if given]
+    return f"{named} and {' and '.join(beyond)}" if beyond else named
 
 
 def notes_of(request: Request, runs: Sequence[RunChange], situation: Situation) -> list[str]:
     """What people should know about a plan besides its rows, in sentences."""
-    raise NotImplementedError
+    effective = [run for run in runs if run.action != "skip"]
+    if not effective:
+        return []
+    found = [*_state_of_dag(request, effective, situation)]
+    if isinstance(request, ClearRequest) and request.latest_version:
+        found += _version_notes(effective, situation)
+    return [*found, *_lost_notes(effective), *_need_notes(effective), *_cache_notes(effective, situation)]
+
+
+def _state_of_dag(request: Request, runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
+    if all(run.to_state in ("success", "failed") for run in runs):
+        return  # nothing is to run
+    if situation.is_paused:
+        yield f"{situation.dag_id} is paused: runs wait until `yarrow dags unpause {situation.dag_id}`."
+    if not situation.is_active:
+        newest = not isinstance(request, ClearRequest) or request.latest_version
+        version = "the last version that there was" if newest else "the version that they were pinned to"
+        yield f"{situation.dag_id} has no file any more: the runs go in {version}."
+
+
+def _version_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
+    """How the newest version differs from those that runs leave for it."""
+    facts = {fact.run_id: fact for fact in situation.runs}
+    leaving: dict[str, list[RunFacts]] = {}
+    for run in runs:
+        fact = facts.get(run.run_id)
+        if fact is not None and run.version not in (None, fact.version):
+            leaving.setdefault(fact.version, []).append(fact)
+    if not leaving:
+        yield "The runs are of the newest version of the DAG already."
+    for old, members in leaving.items():
+        one = len(members) == 1
+        who = members[0].run_id if one else f"{len(members):,} runs"
+        numbers = [situation.numbers.get(version) for version in (situation.newest.version, old)]
+        versions = f"version {numbers[0]} instead of {numbers[1]}" if all(numbers) else "the newest version"
+        goes = f"{who} {'goes' if one else 'go'} on in {versions}"
+        sentences = compatibility(members[0].spec, situation.newest, [fact.params for fact in members])
+        yield from (f"{goes}: {sentence}" for sentence in sentences)
+        if not sentences:
+            yield f"{goes}: nothing that matters to {'it' if one else 'them'} is another way."
+
+
+def _lost_notes(runs: Sequence[RunChange]) -> Iterator[str]:
+    losing = Counter(task.task_id for run in runs for task in run.tasks if task.loses_xcom)
+    if losing:
+        count = losing.total()
+        what = "An XCom is" if count == 1 else f"{count:,} XComs are"
+        yield f"{what} lost: of {_listed(list(losing))}. Every attempt stays, with its log."
+    elif any(task.attempt_id for run in runs for task in run.tasks):
+        yield "No XCom is lost. Every attempt stays, with its log."
+
+
+def _need_notes(runs: Sequence[RunChange]) -> Iterator[str]:
+    """What tasks take from tasks that are not selected."""
+    missing: Counter[tuple[str, str, str]] = Counter()
+    there: Counter[tuple[str, str, str]] = Counter()
+    for run in runs:
+        for need in run.needs:
+            (there if need.there else missing)[need.task_id, need.of_task_id, need.what] += 1
+    for (task_id, of, what), count in missing.items():
+        where = f"in {_count(count, 'run')}"
+        if what == "xcom":
+            yield f"{task_id} takes the XCom of {of}, which is not selected, and it is not there {where}."
+        else:
+            yield f"{task_id} comes after {of}, which is not selected and has not run {where}: it does not wait for it."
+    for (task_id, of, what), count in there.items():
+        if what == "xcom":
+            yield f"{task_id} takes the XCom of {of}, which is not selected; it is there in {_count(count, 'run')}."
+
+
+def _cache_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
+    specs = {fact.run_id: fact.spec for fact in situation.runs}
+    cached: dict[str, None] = {}
+    for run in runs:
+        spec = specs.get(run.run_id, situation.newest)
+        for change in run.tasks:
+            task = spec.tasks.get(change.task_id)
+            if change.action in _RUN_AGAIN and task is not None and task.cache is not None:
+                cached[change.task_id] = None
+    if cached:
+        names = _listed(list(cached))
+        yield f"The cached results of {names} are not used: what is cleared is executed, and its new result is kept."
+
+
+def instant(moment: datetime) -> str:
+    """A moment in UTC, with seconds only when there are any."""
+    utc = moment.astimezone(UTC)
+    return utc.strftime("%Y-%m-%d %H:%M:%S" if utc.second else "%Y-%m-%d %H:%M")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) <= _NAMED:
+        return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    return f"{', '.join(names[: _NAMED - 1])} and {len(names) - _NAMED + 1:,} more"

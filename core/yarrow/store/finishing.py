@@ -12,16 +12,25 @@ from sqlalchemy import Connection, bindparam, insert, select
 
 from yarrow.errors import Refused
 from yarrow.jsontypes import Json
-from yarrow.language.spec import TaskSpec
+from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.protocol import Report
 from yarrow.states import AttemptState, TaskState
 from yarrow.store import cache, notifications, outlets
 from yarrow.store.cache import is_key
 from yarrow.store.database import Database, Raced, dump_json
+from yarrow.store.instances import blank_columns, limit_columns
 from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, dag_run, task_instance, xcom
-from yarrow.store.transitions import Subject, move_attempt, move_task, plain_text, touch_later_runs, touch_run
+from yarrow.store.transitions import (
+    Subject,
+    Wish,
+    move_attempt,
+    move_task,
+    plain_text,
+    touch_later_runs,
+    touch_run,
+)
 from yarrow.verdict import Verdict, resume_moment, verdict
 
 _READ = (
@@ -34,6 +43,7 @@ _READ = (
         attempt.c.lease_until,
         attempt.c.cancel_reason,
         attempt.c.cancel_state,
+        attempt.c.overruled,
         task_instance.c.id,
         task_instance.c.dag_run_id,
         task_instance.c.dag_id,
@@ -86,7 +96,7 @@ def finish(
         raise Refused(f"The attempt {report.attempt_id} was given to another worker meanwhile.")
     report = sound(report, at)
     state = AttemptState(report.state)
-    if row.attempt_state == state:
+    if row.attempt_state == state or (state is AttemptState.DEFERRED and _stopped_instead(row)):
         return True, row.task_state
     if row.attempt_state != AttemptState.RUNNING or row.newest_attempt_id != report.attempt_id:
         raise Refused(f"The attempt {report.attempt_id} is {row.attempt_state}: its report of {state} comes too late.")
@@ -107,19 +117,43 @@ def end(
 ) -> TaskState:
     """Ends or puts off a running attempt as reported. Returns the state of its task instance. Raises Raced."""
     spec = specs.get(connection, row.dag_id, row.version)
-    task = spec.tasks[row.task_id]
-    judged = _judge(row, report, task, limits, at)
+    judged = _judge(row, report, spec, limits, at)
     subject = Subject(row.id, row.dag_id, row.run_id, row.task_id, row.map_index, row.attempt_id)
     touch_run(connection, row.dag_run_id)
-    values = _task_values(judged, report, at)
     moved = move_task(
-        connection, subject, TaskState.RUNNING, judged.state, at=at, who=who, reason=judged.reason, **values
+        connection,
+        subject,
+        TaskState.RUNNING,
+        judged.state,
+        at=at,
+        who=who,
+        reason=judged.reason,
+        by_person=row.overruled,
+        **_task_values(judged, report, spec, row, at),
     )
     states = (AttemptState.RUNNING, judged.attempt_state)
     changes = _attempt_values(judged, report, at)
-    untold = row.cancel_reason is None
-    if not moved or not move_attempt(connection, row.attempt_id, row.nonce, *states, changes, untold=untold):
+    wish = Wish(row.cancel_reason, row.cancel_state, row.overruled)
+    if not moved or not move_attempt(connection, row.attempt_id, row.nonce, *states, changes, wish=wish):
         raise Raced
+    if not row.overruled:
+        _stand(database, connection, row, report, spec, judged, subject, at)
+    elif judged.state.finished:
+        touch_later_runs(connection, spec, row.dag_run_id, row.logical_date)
+    return judged.state
+
+
+def _stand(
+    database: Database,
+    connection: Connection,
+    row: AnyRow,
+    report: Report,
+    spec: DagSpec,
+    judged: Verdict,
+    subject: Subject,
+    at: datetime,
+) -> None:
+    """What comes of the end of an attempt that counts: its XCom, what it publishes, and that people are told."""
     if judged.state is TaskState.SUCCESS and report.has_xcom:
         connection.execute(_ADD_XCOM, {"attempt_id": row.attempt_id, "value": report.xcom})
     notifications.task_moved(
@@ -138,14 +172,18 @@ def end(
     if judged.state.finished:
         touch_later_runs(connection, spec, row.dag_run_id, row.logical_date)
     if judged.state is TaskState.SUCCESS:
-        _keep_result(database, connection, row, report, task, at)
+        _keep_result(database, connection, row, report, spec.tasks[row.task_id], at)
         outlets.publish(database, connection, spec, subject, at)
-    return judged.state
 
 
-def _judge(row: AnyRow, report: Report, task: TaskSpec, limits: Limits, at: datetime) -> Verdict:
+def _stopped_instead(row: AnyRow) -> bool:
+    """Whether an attempt has ended because it was to be stopped, when it was reported as put off."""
+    return bool(row.attempt_state == AttemptState.CANCELLED and row.cancel_reason is not None)
+
+
+def _judge(row: AnyRow, report: Report, spec: DagSpec, limits: Limits, at: datetime) -> Verdict:
     return verdict(
-        task,
+        spec.tasks.get(row.task_id),
         report,
         dag_id=row.dag_id,
         logical_date=row.logical_date,
@@ -155,21 +193,27 @@ def _judge(row: AnyRow, report: Report, task: TaskSpec, limits: Limits, at: date
         at=at,
         cancel_reason=row.cancel_reason,
         cancel_state=None if row.cancel_state is None else TaskState(row.cancel_state),
+        overruled=row.overruled,
         infra_losses=row.infra_losses,
         infra_budget=limits.infra_budget,
         queued_timeout=limits.queued_timeout,
     )
 
 
-def _task_values(judged: Verdict, report: Report, at: datetime) -> dict[str, Any]:
+def _task_values(judged: Verdict, report: Report, spec: DagSpec, row: AnyRow, at: datetime) -> dict[str, Any]:
     """The columns of the task instance that go with its move."""
+    if judged.state is TaskState.NONE:  # it was cleared, perhaps into another version of the DAG
+        cleared = {**blank_columns(), **limit_columns(spec, row.task_id), "try_number": judged.try_number}
+        return {**cleared, "max_tries": judged.try_number + spec.tasks[row.task_id].retries + 1}
     values: dict[str, Any] = {
         "try_number": judged.try_number,
         "infra_losses": judged.infra_losses,
         "wait_until": judged.wait_until,
         "ended_at": None if judged.state is TaskState.UP_FOR_RESCHEDULE else at,
     }
-    if judged.state is TaskState.SUCCESS:
+    if row.overruled:
+        values["follow"] = None
+    elif judged.state is TaskState.SUCCESS:
         values["follow"] = None if judged.follow is None else list(judged.follow)
         values["cached"] = report.cached
     if judged.state is TaskState.SCHEDULED:

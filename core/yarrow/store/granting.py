@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
+    Select,
     and_,
     bindparam,
     func,
@@ -15,6 +17,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     update,
 )
 
@@ -68,8 +71,33 @@ _USED_BY_TASKS = (
     .where(_IN_SLOT)
     .group_by(task_instance.c.dag_id, task_instance.c.dag_run_id, task_instance.c.task_id)
 )
-_ORDER = (task_instance.c.priority_weight.desc(), task_instance.c.logical_date, task_instance.c.id)
-_CANDIDATES = (
+ORDER = (
+    task_instance.c.priority_class.desc(),
+    task_instance.c.priority_weight.desc(),
+    task_instance.c.logical_date,
+    task_instance.c.id,
+)
+"""Who goes first, of those that may go and of those that wait for a worker."""
+
+BEHIND = or_(
+    task_instance.c.priority_class < bindparam("class_"),
+    and_(
+        task_instance.c.priority_class == bindparam("class_"),
+        or_(
+            task_instance.c.priority_weight < bindparam("weight"),
+            and_(
+                task_instance.c.priority_weight == bindparam("weight"),
+                or_(
+                    task_instance.c.logical_date > bindparam("date"),
+                    and_(task_instance.c.logical_date == bindparam("date"), task_instance.c.id > bindparam("id")),
+                ),
+            ),
+        ),
+    ),
+)
+"""Those that come after a place in this order; `place_of` has its parameters."""
+
+CANDIDATES = (
     select(
         task_instance.c.id,
         task_instance.c.dag_id,
@@ -79,6 +107,7 @@ _CANDIDATES = (
         task_instance.c.queue,
         task_instance.c.pool,
         task_instance.c.pool_slots,
+        task_instance.c.priority_class,
         task_instance.c.priority_weight,
         task_instance.c.logical_date,
         task_instance.c.dag_run_id,
@@ -90,25 +119,9 @@ _CANDIDATES = (
     )
     .join(dag_run, dag_run.c.id == task_instance.c.dag_run_id)
     .join(dag, dag.c.dag_id == task_instance.c.dag_id)
-    .where(
-        _SCHEDULED,
-        ~dag.c.is_paused,
-        or_(
-            task_instance.c.priority_weight < bindparam("weight"),
-            and_(
-                task_instance.c.priority_weight == bindparam("weight"),
-                or_(
-                    task_instance.c.logical_date > bindparam("date"),
-                    and_(task_instance.c.logical_date == bindparam("date"), task_instance.c.id > bindparam("id")),
-                ),
-            ),
-        ),
-    )
-    .order_by(*_ORDER)
-    .limit(bindparam("page"))
-    .with_for_update(of=task_instance, skip_locked=True)
+    .where(_SCHEDULED, ~dag.c.is_paused)
 )
-_START = {"weight": 2**31 - 1, "date": datetime(1, 1, 1, tzinfo=UTC), "id": 0}
+_START = {"class_": 2**31 - 1, "weight": 2**31 - 1, "date": datetime(1, 1, 1, tzinfo=UTC), "id": 0}
 _QUEUE_TASK = (
     update(task_instance)
     .where(task_instance.c.id == bindparam("subject_id"), task_instance.c.state == TaskState.SCHEDULED)
@@ -176,19 +189,47 @@ def grant(
     pools = {row.name: row.slots for row in connection.execute(_POOLS)}
     _take_back(connection, served, at)
     room = Room(parallelism, pools, connection.execute(_USED).all())
-    chosen = _choose(connection, room, served)
+    chosen = _choose(connection, room, served, CANDIDATES.with_for_update(of=task_instance, skip_locked=True))
     if chosen:
         _queue(database, connection, chosen, at)
     return len(chosen)
 
 
-def _choose(connection: Connection, room: Room, served: Collection[str] | None) -> list[AnyRow]:
+def would_grant(
+    connection: Connection, parallelism: int, pools: Mapping[str, int], served: Collection[str] | None
+) -> tuple[list[AnyRow], Room]:
+    """Those that `grant` would choose now, and what it would leave free. Locks nothing and changes nothing."""
+    room = room_now(connection, parallelism, pools, served)
+    return _choose(connection, room, served, CANDIDATES), room
+
+
+def room_now(
+    connection: Connection, parallelism: int, pools: Mapping[str, int], served: Collection[str] | None
+) -> Room:
+    """What is free when `grant` begins to choose: slots that it takes back count as free."""
+    return Room(parallelism, pools, connection.execute(_USED.where(_keeps_slot(served))).all())
+
+
+def task_room_now(connection: Connection, served: Collection[str] | None) -> TaskRoom:
+    """What is free of the limits of single tasks then."""
+    return TaskRoom(connection.execute(_USED_BY_TASKS.where(_keeps_slot(served))).all(), ())
+
+
+def place_of(row: AnyRow) -> dict[str, Any]:
+    """The place of a task instance in the order, as parameters of `BEHIND`."""
+    return {"class_": row.priority_class, "weight": row.priority_weight, "date": row.logical_date, "id": row.id}
+
+
+def _choose(
+    connection: Connection, room: Room, served: Collection[str] | None, candidates_of: Select[Any]
+) -> list[AnyRow]:
     """The candidates that fit, in the order of priority: one walk along the index, past those that are blocked."""
     chosen: list[AnyRow] = []
     position: dict[str, Any] = dict(_START)
+    page_of = candidates_of.where(BEHIND).order_by(*ORDER).limit(bindparam("page"))
     while room.tasks > 0:
         page = min(2 * room.tasks + 50, PAGE)
-        query = room.narrow(_CANDIDATES, served)
+        query = room.narrow(page_of, served)
         candidates = connection.execute(query, {**position, "page": page}).all()
         if room.of_tasks is None and any(_has_own_limit(candidate) for candidate in candidates):
             # Those chosen on earlier pages are not queued yet, but count.
@@ -196,8 +237,7 @@ def _choose(connection: Connection, room: Room, served: Collection[str] | None) 
         chosen += [candidate for candidate in candidates if room.tasks > 0 and room.take(candidate)]
         if len(candidates) < page:
             break
-        last = candidates[-1]
-        position = {"weight": last.priority_weight, "date": last.logical_date, "id": last.id}
+        position = place_of(candidates[-1])
     return chosen
 
 
@@ -268,6 +308,13 @@ def _take_back(connection: Connection, served: Collection[str] | None, at: datet
         reason = f"No worker serves the queue {queue!r}."
         for row in connection.execute(_QUEUED_WITH_ATTEMPT.where(task_instance.c.queue == queue)).all():
             _take_back_one(connection, row, reason, at)
+
+
+def _keeps_slot(served: Collection[str] | None) -> ColumnElement[bool]:
+    """Whether a task instance in a slot keeps it although `_take_back` passes by."""
+    if served is None or ALL_QUEUES in served:
+        return true()
+    return or_(task_instance.c.state != TaskState.QUEUED, task_instance.c.queue.in_(sorted(served)))
 
 
 def _take_back_one(connection: Connection, row: AnyRow, reason: str, at: datetime) -> None:

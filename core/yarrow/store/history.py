@@ -31,18 +31,19 @@ class History:
             The mean in seconds by task id, by dag id. A task that never succeeded in them is absent, and so is a
             result that was taken from the cache.
         """
-        query = _durations(self._database.dialect)
 
         def work(connection: Connection) -> dict[str, dict[str, float]]:
             named = dag_ids if dag_ids is not None else connection.execute(_ACTIVE).scalars().all()
-            found: dict[str, dict[str, float]] = {}
-            for dag_id in named:
-                means = {str(row[0]): float(row[1]) for row in connection.execute(query, {"of_dag_id": dag_id})}
-                if means:
-                    found[dag_id] = means
-            return found
+            found = {dag_id: mean_durations(connection, dag_id) for dag_id in named}
+            return {dag_id: means for dag_id, means in found.items() if means}
 
         return self._database.read(work)
+
+
+def mean_durations(connection: Connection, dag_id: str) -> dict[str, float]:
+    """How many seconds the tasks of a DAG took when they succeeded, as `History.durations` tells it."""
+    query = _durations(connection.dialect.name)
+    return {str(row[0]): float(row[1]) for row in connection.execute(query, {"of_dag_id": dag_id})}
 
 
 _ACTIVE = select(dag.c.dag_id).where(dag.c.is_active).order_by(dag.c.dag_id)

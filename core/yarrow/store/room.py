@@ -32,10 +32,10 @@ class Room:
 
     def take(self, candidate: AnyRow) -> bool:
         """Takes the candidate's slots if all of them are free."""
-        if self._dag_tasks[candidate.dag_id] >= candidate.max_active_tasks:
+        if self.left_in_dag(candidate) <= 0:
             self._full_dags.add(candidate.dag_id)
             return False
-        if candidate.pool_slots > self._pools.get(candidate.pool, 0):
+        if candidate.pool_slots > self.left_in_pool(candidate):
             return False
         if self.of_tasks is not None and not self.of_tasks.take(candidate):
             return False
@@ -43,6 +43,14 @@ class Room:
         self._pools[candidate.pool] -= candidate.pool_slots
         self.tasks -= 1
         return True
+
+    def left_in_dag(self, candidate: AnyRow) -> int:
+        """How many more task instances of the candidate's DAG may have a slot. Below 0 when a limit was lowered."""
+        return int(candidate.max_active_tasks - self._dag_tasks[candidate.dag_id])
+
+    def left_in_pool(self, candidate: AnyRow) -> int:
+        """How many slots of the candidate's pool are free."""
+        return self._pools.get(candidate.pool, 0)
 
     def narrow(self, query: Select[Any], served: Collection[str] | None) -> Select[Any]:
         """The query without the candidates that are known to have no room."""
@@ -82,15 +90,22 @@ class TaskRoom:
 
     def take(self, candidate: AnyRow) -> bool:
         """Counts the candidate in if its task has room for it."""
-        in_dag, in_run = (candidate.dag_id, candidate.task_id), (candidate.dag_run_id, candidate.task_id)
-        if candidate.max_per_dag is not None and self._in_dag[in_dag] >= candidate.max_per_dag:
-            self._full_in_dag[*in_dag, candidate.max_per_dag] = None
+        if candidate.max_per_dag is not None and self.left_in_dag(candidate) <= 0:
+            self._full_in_dag[candidate.dag_id, candidate.task_id, candidate.max_per_dag] = None
             return False
-        if candidate.max_per_run is not None and self._in_run[in_run] >= candidate.max_per_run:
-            self._full_in_run[*in_run, candidate.max_per_run] = None
+        if candidate.max_per_run is not None and self.left_in_run(candidate) <= 0:
+            self._full_in_run[candidate.dag_run_id, candidate.task_id, candidate.max_per_run] = None
             return False
         self._count(candidate)
         return True
+
+    def left_in_dag(self, candidate: AnyRow) -> int:
+        """How many more instances of a task with such a limit may have a slot, in all runs of its DAG."""
+        return int(candidate.max_per_dag - self._in_dag[candidate.dag_id, candidate.task_id])
+
+    def left_in_run(self, candidate: AnyRow) -> int:
+        """How many more instances of a task with such a limit may have a slot in the candidate's run."""
+        return int(candidate.max_per_run - self._in_run[candidate.dag_run_id, candidate.task_id])
 
     def _count(self, row: AnyRow) -> None:
         self._in_dag[row.dag_id, row.task_id] += 1

@@ -15,11 +15,14 @@ from yarrow.store.catalog import Catalog
 from yarrow.store.database import Database
 from yarrow.store.datasets import Datasets
 from yarrow.store.deadlines import Deadlines
+from yarrow.store.deleting import Deletions
 from yarrow.store.history import History
 from yarrow.store.notifications import Notifications
 from yarrow.store.plans import Plans
+from yarrow.store.pruning import Pruning
 from yarrow.store.runs import Runs
 from yarrow.store.specs import Specs
+from yarrow.store.versions import Versions
 from yarrow.store.workers import Workers
 
 
@@ -31,6 +34,7 @@ class Store:
         specs = Specs()
         self._database = database
         self.catalog = Catalog(database, specs)
+        self.versions = Versions(database)
         self.runs = Runs(database, specs)
         self.datasets = Datasets(database, self.runs)
         self.attempts = Attempts(database, specs)
@@ -41,6 +45,8 @@ class Store:
         self.notifications = Notifications(database)
         self.history = History(database)
         self.plans = Plans(database, specs)
+        self.deletions = Deletions(database)
+        self.pruning = Pruning(database, specs)
 
     @classmethod
     def open(cls, database_url: str, *, clock: Clock = utc_now, upgrade: bool = True) -> Self:

@@ -362,6 +362,7 @@ dataset_pending = Table(
     Column("dag_id", String(250), primary_key=True),  # a DAG that waits for the dataset and has no run for it yet
     Column("event_id", Key, ForeignKey("dataset_event.id", ondelete="CASCADE"), primary_key=True),
     Column("dataset", String(250), nullable=False),
+    Index("ix_dataset_pending_event", "event_id"),
 )
 
 dag_run_dataset = Table(
@@ -369,6 +370,7 @@ dag_run_dataset = Table(
     metadata,
     Column("dag_run_id", Key, ForeignKey("dag_run.id", ondelete="CASCADE"), primary_key=True),
     Column("event_id", Key, ForeignKey("dataset_event.id", ondelete="CASCADE"), primary_key=True),
+    Index("ix_dag_run_dataset_event", "event_id"),
 )
 
 result_cache = Table(

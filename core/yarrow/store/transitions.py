@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Select, and_, bindparam, insert, literal_column, or_, select, update
 
 from yarrow.language.spec import DagSpec
-from yarrow.states import RUN_MOVES, TASK_MOVES, AttemptState, RunState, TaskState
+from yarrow.states import PERSON_MOVES, RUN_MOVES, TASK_MOVES, AttemptState, RunState, TaskState
 from yarrow.store.tables import attempt, dag_run, event, task_instance
 
 T = TypeVar("T")
@@ -57,6 +57,15 @@ class Subject:
     attempt_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wished of a running attempt, as its row has it."""
+
+    reason: str | None  # None: nothing
+    state: str | None  # in which its task instance is to end; None: failed
+    overruled: bool  # so a person wants it, whatever the attempt comes to
+
+
 _MOVE_TASK = update(task_instance).where(
     task_instance.c.id == bindparam("subject_id"), task_instance.c.state == bindparam("from_state")
 )
@@ -75,26 +84,37 @@ _MOVE_ATTEMPT = update(attempt).where(
     attempt.c.state == bindparam("from_state"),
     attempt.c.nonce == bindparam("seen_nonce"),
 )
-_MOVE_UNTOLD_ATTEMPT = _MOVE_ATTEMPT.where(attempt.c.cancel_reason.is_(None))
+_MOVE_ATTEMPT_AS_WISHED = _MOVE_ATTEMPT.where(
+    attempt.c.cancel_reason.is_not_distinct_from(bindparam("seen_reason")),
+    attempt.c.cancel_state.is_not_distinct_from(bindparam("seen_cancel_state")),
+    attempt.c.overruled == bindparam("seen_overruled"),
+)
 _TOUCH_RUN = update(dag_run).where(dag_run.c.id == bindparam("subject_id")).values(change_seq=dag_run.c.change_seq + 1)
 _STOP = update(attempt).where(
     attempt.c.attempt_id == bindparam("subject_id"),
     attempt.c.state == AttemptState.RUNNING,
     attempt.c.cancel_reason.is_(None),
 )
-_CANCEL_OPEN = (
+_OVERRULE = (
     update(attempt)
-    .where(
-        attempt.c.attempt_id.in_(
-            select(task_instance.c.attempt_id).where(task_instance.c.id.in_(bindparam("ids", expanding=True)))
-        ),
-        attempt.c.state.in_([AttemptState.QUEUED, AttemptState.DEFERRED]),
-    )
+    .where(attempt.c.attempt_id.in_(bindparam("ids", expanding=True)), attempt.c.state == AttemptState.RUNNING)
+    .values(cancel_reason=bindparam("text"), cancel_state=bindparam("to_state"), overruled=True)
+    .returning(attempt.c.attempt_id)
+)
+_CANCEL = (
+    update(attempt)
+    .where(attempt.c.state.in_([AttemptState.QUEUED, AttemptState.DEFERRED]))
     .values(
         state=AttemptState.CANCELLED,
         ended_at=bindparam("at"),
         reason=bindparam("why"),
         dispatch_deadline=None,
+    )
+)
+_CANCEL_THESE = _CANCEL.where(attempt.c.attempt_id.in_(bindparam("attempt_ids", expanding=True)))
+_CANCEL_OPEN = _CANCEL.where(
+    attempt.c.attempt_id.in_(
+        select(task_instance.c.attempt_id).where(task_instance.c.id.in_(bindparam("ids", expanding=True)))
     )
 )
 _TOUCH_RUNS = (
@@ -129,14 +149,19 @@ def move_task(
     at: datetime,
     who: str,
     reason: str | None = None,
+    by_person: bool = False,
     **values: Any,
 ) -> bool:
     """Moves one task instance.
 
+    Args:
+        by_person: It is what a person wants, who may do more than the engine.
+        values: Other columns; a `reason` among them is that of the row, if it is not that of the history.
+
     Returns:
         False, and changes nothing, when it was not in `from_state`, or not at that attempt, any more.
     """
-    check_task_move(from_state, to_state)
+    check_task_move(from_state, to_state, by_person=by_person)
     reason = plain_text(reason)
     parameters = {"subject_id": subject.id, "from_state": from_state, "state": to_state, "reason": reason, **values}
     statement = _MOVE_TASK
@@ -158,14 +183,15 @@ def move_tasks(
     at: datetime,
     who: str,
     reason: str | None = None,
+    by_person: bool = False,
     **values: Any,
 ) -> set[int]:
-    """Moves many task instances alike. Returns the ids of those that were still in `from_state`."""
-    check_task_move(from_state, to_state)
+    """Moves many task instances alike, as `move_task` does. Returns the ids of those that were in `from_state`."""
+    check_task_move(from_state, to_state, by_person=by_person)
     reason = plain_text(reason)
     moved: set[int] = set()
+    statement = _MOVE_TASKS.values({"state": to_state, "reason": reason, **values})
     for chunk in chunks(sorted(subject.id for subject in subjects), CHUNK):
-        statement = _MOVE_TASKS.values(state=to_state, reason=reason, **values)
         moved.update(connection.execute(statement, {"subject_ids": chunk, "from_state": from_state}).scalars())
     append(connection, [task_event(s, from_state, to_state, at, who, reason) for s in subjects if s.id in moved])
     return moved
@@ -208,14 +234,14 @@ def move_attempt(
     to_state: AttemptState,
     values: Mapping[str, Any],
     *,
-    untold: bool = False,
+    wish: Wish | None = None,
 ) -> bool:
     """Moves one attempt. Returns False, and changes nothing, when its state or its nonce is another one by now.
 
     It is not appended to the history: every such move goes with one of the task instance, which is.
 
     Args:
-        untold: Only if nobody has wished meanwhile that it be stopped.
+        wish: Only if this is still what is wished of it, for nobody has wanted it stopped, or in another way, since.
     """
     if from_state.finished:
         raise ValueError(f"an attempt that is {from_state} never changes again")
@@ -226,7 +252,14 @@ def move_attempt(
         "state": to_state,
         **values,
     }
-    return connection.execute(_MOVE_UNTOLD_ATTEMPT if untold else _MOVE_ATTEMPT, parameters).rowcount == 1
+    if wish is None:
+        return connection.execute(_MOVE_ATTEMPT, parameters).rowcount == 1
+    parameters |= {
+        "seen_reason": wish.reason,
+        "seen_cancel_state": wish.state,
+        "seen_overruled": wish.overruled,
+    }
+    return connection.execute(_MOVE_ATTEMPT_AS_WISHED, parameters).rowcount == 1
 
 
 def stop_running(
@@ -254,6 +287,37 @@ def stop_running(
     ]
     append(connection, [_stop_event(subject, at, who, text) for subject in told])
     return told
+
+
+def overrule(
+    connection: Connection,
+    subjects: Sequence[Subject],
+    to_state: TaskState,
+    *,
+    at: datetime,
+    who: str,
+    reason: str,
+) -> bool:
+    """Has the workers of running task instances told to stop them, for a person wants them in `to_state`.
+
+    They get there when that has happened, whatever their attempts come to. An older wish, whoever's, counts no more.
+
+    Returns:
+        Whether all of these attempts still ran.
+    """
+    text = plain_text(reason)
+    told: set[str] = set()
+    for chunk in chunks(sorted(subject.attempt_id or "" for subject in subjects), CHUNK):
+        parameters = {"ids": chunk, "text": text, "to_state": str(to_state)}
+        told.update(connection.execute(_OVERRULE, parameters).scalars())
+    append(connection, [_stop_event(subject, at, who, text or "") for subject in subjects])
+    return len(told) == len(subjects)
+
+
+def cancel_attempts(connection: Connection, attempt_ids: Iterable[str], *, at: datetime, reason: str | None) -> None:
+    """Cancels those of these attempts that are queued or put off."""
+    for chunk in chunks(sorted(attempt_ids), CHUNK):
+        connection.execute(_CANCEL_THESE, {"attempt_ids": chunk, "at": at, "why": plain_text(reason)})
 
 
 def cancel_open_attempts(connection: Connection, ids: Iterable[int], *, at: datetime, reason: str | None) -> None:
@@ -348,9 +412,9 @@ def history_line(kind: str, **columns: Any) -> dict[str, Any]:
     return {**_BLANK_LINE, "kind": kind, **columns}
 
 
-def check_task_move(from_state: TaskState, to_state: TaskState) -> None:
-    """Raises ValueError for a move that the engine may not make."""
-    if (from_state, to_state) not in TASK_MOVES:
+def check_task_move(from_state: TaskState, to_state: TaskState, *, by_person: bool = False) -> None:
+    """Raises ValueError for a move that the engine, or a person, may not make."""
+    if (from_state, to_state) not in (PERSON_MOVES if by_person else TASK_MOVES):
         raise ValueError(f"a task instance does not move from {from_state} to {to_state}")
 
 

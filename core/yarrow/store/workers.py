@@ -149,7 +149,7 @@ class Workers:
 
     def pools(self) -> list[PoolRecord]:
         """The pools with what is taken of them, by name."""
-        return self._database.read(_pools)
+        return self._database.read(read_pools)
 
     def health(self, now: datetime | None = None, *, lease: float = 60.0, beat: float = 5.0) -> HealthReport:
         """The state of the parts, in six queries."""
@@ -165,7 +165,7 @@ class Workers:
                 schedulers=schedulers,
                 workers=workers,
                 queues=queues,
-                pools=_pools(connection),
+                pools=read_pools(connection),
                 runs={str(state): count for state, count in connection.execute(_ACTIVE_RUNS)},
                 problems=_problems(schedulers, workers, queues),
             )
@@ -180,7 +180,8 @@ def _alive(since: datetime, connection: Connection) -> list[WorkerRecord]:
     return [WorkerRecord(*row) for row in connection.execute(_WORKERS.where(worker.c.seen_at >= since))]
 
 
-def _pools(connection: Connection) -> list[PoolRecord]:
+def read_pools(connection: Connection) -> list[PoolRecord]:
+    """The pools with what is taken of them, by name."""
     used = {name: int(slots) for name, slots in connection.execute(_POOLS_USED)}
     return [PoolRecord(row.name, row.slots, used.get(row.name, 0)) for row in connection.execute(_POOLS)]
 

@@ -61,6 +61,8 @@ def upgrade() -> None:
     op.add_column("task_instance", sa.Column("priority_class", sa.Integer(), server_default="0", nullable=False))
     op.add_column("task_instance", sa.Column("clears", sa.Integer(), server_default="0", nullable=False))
     op.add_column("attempt", sa.Column("overruled", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.create_index("ix_dataset_pending_event", "dataset_pending", ["event_id"])
+    op.create_index("ix_dag_run_dataset_event", "dag_run_dataset", ["event_id"])
     op.add_column("dag_version", sa.Column("cut_from", sa.String(length=64)))
     first: list[str | sa.TextClause] = [
         sa.text("priority_class DESC"),
