@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import catalog, footprint, runs, semantics
+from benchmarks import backfill, catalog, footprint, runs, semantics
 from benchmarks.deployment import standalone
 from benchmarks.figure import Figure
 from yarrow.version import __version__
@@ -23,25 +23,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--repeats", type=int, default=5, help="how often throughput and latency are measured")
-    parser.add_argument("--only", choices=["runs", "catalog", "footprint", "semantics"], help="measure this part alone")
+    parts = ["runs", "backfill", "catalog", "footprint", "semantics"]
+    parser.add_argument("--only", choices=parts, help="measure this part alone")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     concurrency = os.cpu_count() or 2
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="yarrow-bench-") as scratch:
         root = Path(scratch)
-        if arguments.only in (None, "footprint", "runs"):
-            console.print("[dim]an embedded deployment: start, idle, wide, chain, plain Celery ...")
+        if arguments.only in (None, "footprint", "runs", "backfill"):
+            console.print("[dim]an embedded deployment: start, idle, wide, chain, plain Celery, backfills ...")
             runs.write_dags(root / "dags")
+            backfill.write_dags(root / "dags")
             with standalone(root / "home", root / "dags", concurrency=concurrency) as deployment:
-                if arguments.only != "runs":
+                if arguments.only in (None, "footprint"):
                     figures += footprint.measure(deployment, seconds=20)
-                if arguments.only != "footprint":
+                if arguments.only in (None, "runs"):
                     figures += runs.measure(deployment, concurrency=concurrency, repeats=arguments.repeats)
+                if arguments.only in (None, "backfill"):
+                    figures += backfill.measure(deployment, concurrency=concurrency, repeats=arguments.repeats)
         if arguments.only in (None, "catalog"):
             console.print(f"[dim]{catalog.FILES} DAG files ...")
             catalog.write_dags(root / "many")
             figures += catalog.measure(root / "home-many", root / "many")
+    if arguments.only in (None, "backfill"):
+        console.print("[dim]ten years of days ...")
+        figures += backfill.measure_plans()
     if arguments.only in (None, "semantics"):
         console.print("[dim]simulations, forecasts and catching up ...")
         figures += semantics.measure()

@@ -20,18 +20,19 @@ def write_dags(folder: Path) -> None:
     """Writes the two measured DAGs."""
     folder.mkdir(parents=True, exist_ok=True)
     middle = [f"t{number:03}" for number in range(WIDE)]
-    lines = ["dag_id: wide", "schedule: null", "max_active_tasks: 1000", "tasks:", *_task("first", [])]
+    lines = ["dag_id: wide", "schedule: null", "max_active_tasks: 1000", "tasks:", *task_lines("first", [])]
     for name in middle:
-        lines += _task(name, ["first"])
-    lines += _task("last", middle)
+        lines += task_lines(name, ["first"])
+    lines += task_lines("last", middle)
     (folder / "wide.yaml").write_text("\n".join(lines) + "\n")
     lines = ["dag_id: chain", "schedule: null", "tasks:"]
     for number in range(CHAIN):
-        lines += _task(f"t{number:03}", [f"t{number - 1:03}"] if number else [])
+        lines += task_lines(f"t{number:03}", [f"t{number - 1:03}"] if number else [])
     (folder / "chain.yaml").write_text("\n".join(lines) + "\n")
 
 
-def _task(name: str, upstream: list[str]) -> Iterator[str]:
+def task_lines(name: str, upstream: list[str]) -> Iterator[str]:
+    """The lines of a DAG file for a task that does nothing."""
     yield f"  {name}:"
     yield "    operator: python"
     yield f"    depends_on: [{', '.join(upstream)}]"
@@ -41,24 +42,24 @@ def _task(name: str, upstream: list[str]) -> Iterator[str]:
 def measure(deployment: Deployment, *, concurrency: int, repeats: int) -> list[Figure]:
     """Runs both DAGs and plain Celery in turn."""
     broker_url = (deployment.home / "broker.url").read_text().strip()
-    _run(deployment, "chain")  # the first run of a worker pays for its imports
-    _run(deployment, "wide")
+    run_once(deployment, "chain")  # the first run of a worker pays for its imports
+    run_once(deployment, "wide")
     rates, celery_rates, gaps = [], [], []
     for _ in range(repeats):
-        rates.append((WIDE + 2) / _seconds(_run(deployment, "wide")))
+        rates.append((WIDE + 2) / _seconds(run_once(deployment, "wide")))
         celery_rates.append(raw_celery.tasks_per_second(broker_url, concurrency=concurrency))
-        gaps += _gaps(_run(deployment, "chain"))
+        gaps += gaps_of(run_once(deployment, "chain"))
     rate, celery_rate = statistics.median(rates), statistics.median(celery_rates)
     return [
         Figure("wide: 1 -> 200 -> 1 no-op tasks", rate, "tasks/s", 150, at_least=True, note=_spread(rates)),
         Figure("plain Celery, no-op tasks", celery_rate, "tasks/s", note=_spread(celery_rates)),
         Figure("wide / plain Celery", rate / celery_rate, "ratio", 0.25, at_least=True),
         Figure("chain of 50: end to next start, median", statistics.median(gaps) * 1000, "ms", 30),
-        Figure("chain of 50: end to next start, 95th percentile", _percentile(gaps, 0.95) * 1000, "ms"),
+        Figure("chain of 50: end to next start, 95th percentile", percentile(gaps, 0.95) * 1000, "ms"),
     ]
 
 
-def _run(deployment: Deployment, dag_id: str) -> list[tuple[float, float]]:
+def run_once(deployment: Deployment, dag_id: str) -> list[tuple[float, float]]:
     """Runs a DAG to its end; returns (started, ended) of each task instance, sorted."""
     store = deployment.store()
     try:
@@ -68,7 +69,7 @@ def _run(deployment: Deployment, dag_id: str) -> list[tuple[float, float]]:
                 raise RuntimeError(f"{dag_id} did not appear")
             time.sleep(0.05)
         run = store.runs.trigger(dag_id, params={}, who="bench")
-        _wake(deployment)
+        wake(deployment)
         while True:
             record = store.runs.get(dag_id, run.run_id)
             if record.state.finished:
@@ -85,7 +86,8 @@ def _run(deployment: Deployment, dag_id: str) -> list[tuple[float, float]]:
     return sorted(times)
 
 
-def _wake(deployment: Deployment) -> None:
+def wake(deployment: Deployment) -> None:
+    """Has the scheduler look at once, as the CLI does."""
     from yarrow.wakeup import Notifier
 
     notifier = Notifier((deployment.home / "broker.url").read_text().strip())
@@ -97,11 +99,13 @@ def _seconds(times: list[tuple[float, float]]) -> float:
     return max(ended for _, ended in times) - min(started for started, _ in times)
 
 
-def _gaps(times: list[tuple[float, float]]) -> list[float]:
+def gaps_of(times: list[tuple[float, float]]) -> list[float]:
+    """Seconds from the end of each task to the start of the next one."""
     return [following[0] - before[1] for before, following in itertools.pairwise(times)]
 
 
-def _percentile(values: list[float], share: float) -> float:
+def percentile(values: list[float], share: float) -> float:
+    """The value that `share` of all values do not exceed."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 

@@ -17,7 +17,7 @@ from yarrow.decision.decisions import (
     TaskDecision,
     TaskView,
 )
-from yarrow.decision.judging import group_verdict, verdict
+from yarrow.decision.judging import WITHOUT_RUNNING, group_verdict, verdict
 from yarrow.decision.names import Names, holds
 from yarrow.decision.past import unmet
 from yarrow.decision.run_end import (
@@ -248,7 +248,7 @@ class _Deciding:
         if found is Verdict.WAIT:
             return False
         if found is not Verdict.RUN:
-            self._move(task.task_id, map_index, _WITHOUT_RUNNING[found], reason)
+            self._move(task.task_id, map_index, WITHOUT_RUNNING[found], reason)
             return True
         if self._past is not None and unmet(task, self._spec.downstream[task.task_id], self._past) is not None:
             self._waits_for_past = True
@@ -310,9 +310,9 @@ class _Deciding:
         found, reason = group_verdict(self._standing, task)
         if found is Verdict.WAIT:
             return False
-        if found in _WITHOUT_RUNNING:
+        if found in WITHOUT_RUNNING:
             for name in members:
-                self._move(name, -1, _WITHOUT_RUNNING[found], reason)
+                self._move(name, -1, WITHOUT_RUNNING[found], reason)
         else:
             self._become(task, members)
         return True
@@ -355,8 +355,3 @@ class _Deciding:
 _WAITING = frozenset({TaskState.UP_FOR_RETRY, TaskState.UP_FOR_RESCHEDULE, TaskState.AWAITING_INPUT})
 _UNDER_WAY = _WAITING | {TaskState.RUNNING, TaskState.QUEUED, TaskState.SCHEDULED}
 _UNFINISHED = frozenset(TaskState) - FINISHED_TASK_STATES
-
-_WITHOUT_RUNNING: Mapping[Verdict, TaskState] = {
-    Verdict.SKIP: TaskState.SKIPPED,
-    Verdict.UPSTREAM_FAILED: TaskState.UPSTREAM_FAILED,
-}

@@ -6,10 +6,12 @@ there each batch is an object of its own in a folder of the attempt.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -40,6 +42,12 @@ class _Files(Protocol):
 
     def read(self, path: str, offset: int, size: int) -> tuple[bytes, int]:
         """Whole lines from an offset on, about `size` bytes of them, and the offset after them."""
+
+    def remove(self, folder: str) -> None:
+        """Removes all logs below a folder, if there are any. Raises OSError."""
+
+    def size(self, folder: str) -> int | None:
+        """The bytes of all logs below a folder; None where counting them is slow."""
 
 
 class LogStore:
@@ -153,11 +161,33 @@ class LogStore:
             wait(interval)
             quiet = quiet + interval if done else 0.0
 
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Deletes the logs of a run, if there are any.
+
+        Raises:
+            OSError: They can't be deleted. An object store may raise something else.
+        """
+        self._files.remove(_folder(dag_id, run_id))
+
+    def delete_dag(self, dag_id: str) -> None:
+        """Deletes the logs of all runs of a DAG, if there are any. Raises as `delete_run` does."""
+        self._files.remove(_folder(dag_id))
+
+    def size_of_run(self, dag_id: str, run_id: str) -> int | None:
+        """The bytes of the logs of a run; None where counting them is slow."""
+        return self._files.size(_folder(dag_id, run_id))
+
 
 def log_path(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> str:
     """The relative path of a log: every name in it is safe as a file name, and different names stay different."""
     task = _safe(task_id) if map_index < 0 else f"{_safe(task_id)}/{map_index}"
     return f"{_safe(dag_id)}/{_safe(run_id)}/{task}/try-{try_number}.jsonl"
+
+
+def _folder(*names: str) -> str:
+    if not all(names):
+        raise ValueError("a DAG or a run without a name has no logs")
+    return "/".join(map(_safe, names))
 
 
 def _safe(name: str) -> str:
@@ -227,6 +257,19 @@ class _LocalFiles:
         data = data[: data.rfind(b"\n") + 1]
         return data, offset + len(data)
 
+    def remove(self, folder: str) -> None:
+        path = self._folder / folder
+        if not path.parent.resolve().is_relative_to(self._folder.resolve()):
+            raise OSError(f"{path.parent} is a link that leads out of the log folder")
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)  # which follows no link
+
+    def size(self, folder: str) -> int | None:
+        files = (Path(where, name) for where, _, names in os.walk(self._folder / folder) for name in names)
+        return sum(file.lstat().st_size for file in files)
+
     @staticmethod
     def _open(file: Path) -> int:
         return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
@@ -259,3 +302,11 @@ class _Objects:
                 return data, index * _INDEX_STEP + start + len(data)
             index, start = index + 1, 0
         return b"", offset
+
+    def remove(self, folder: str) -> None:
+        filesystem, key = urls.remote(urls.join(self._url, folder))
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm(key, recursive=True)
+
+    def size(self, folder: str) -> int | None:
+        return None

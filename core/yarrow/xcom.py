@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 
@@ -10,6 +11,7 @@ from yarrow.errors import Fail
 from yarrow.jsontypes import Json
 
 REFERENCE = "$ref"
+_FOLDER = "xcom"
 LARGEST = 64 * 1024 * 1024
 """Bytes of JSON beyond which a value is refused: it belongs into a data set."""
 
@@ -40,7 +42,7 @@ def spill(value: Json, objects_url: str, key: str, inline_limit: int) -> Json:
     # A value that looks like a reference is spilled whatever its size, so that a reference is always one of ours.
     if len(content) <= inline_limit and not is_reference(value):
         return value
-    address = urls.resolve(f"xcom/{key}.json", objects_url)
+    address = urls.resolve(f"{_FOLDER}/{key}.json", objects_url)
     urls.write_bytes(address, content)
     return {REFERENCE: address}
 
@@ -61,6 +63,24 @@ def resolve(value: Json) -> Json:
         raise Fail(f"The XCom at {address} is gone from the object store.") from error
     loaded: Json = json.loads(content)
     return loaded
+
+
+def discard(address: str, objects_url: str) -> None:
+    """Removes a value that was put into the object store, if it is there.
+
+    Raises:
+        Fail: It does not lie where values are put: nothing is removed that a worker has only claimed to be one.
+        OSError: It can't be removed. An object store may raise something else.
+    """
+    folder = urls.join(objects_url, _FOLDER) + "/"
+    names = address.removeprefix(folder).split("/")
+    if not address.startswith(folder) or not {"", ".", ".."}.isdisjoint(names) or not address.endswith(".json"):
+        raise Fail(f"{address} is no XCom in the object store of this deployment, so it stays.")
+    urls.remove(address)
+    path = urls.local_path(address)
+    if path is not None:
+        with contextlib.suppress(OSError):  # another attempt of the task instance has its value there
+            path.parent.rmdir()
 
 
 def is_reference(value: Json) -> bool:

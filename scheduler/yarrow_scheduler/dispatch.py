@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from yarrow.store import Store
 from yarrow.store.records import PublishRow, WorkerRecord
+from yarrow.store.workers import served_queues
 from yarrow_scheduler.publisher import Publisher
 
 EVERY_QUEUE = "*"
@@ -35,11 +36,6 @@ def dispatch(store: Store, now: datetime, workers: Collection[WorkerRecord], pub
             left[target] -= 1
             chosen.append((row, target))
     publisher.hand_over(chosen)
-
-
-def served_queues(workers: Iterable[WorkerRecord]) -> frozenset[str]:
-    """The queues that have a live worker; `*` among them stands for all."""
-    return frozenset(queue for worker in workers if not worker.stopping for queue in worker.queues)
 
 
 def route(queue: str, served: Collection[str]) -> str:

@@ -16,6 +16,7 @@ from yarrow.errors import SecondScheduler, YarrowError
 from yarrow.executor import Executor
 from yarrow.notify import Sender
 from yarrow.store import Store
+from yarrow.store.workers import served_queues
 from yarrow.wakeup import Listener
 from yarrow_scheduler.beat import Beat
 from yarrow_scheduler.bell import Bell
@@ -23,10 +24,11 @@ from yarrow_scheduler.catalog import Catalog
 from yarrow_scheduler.courier import Courier
 from yarrow_scheduler.deadlines import DeadlineWatch
 from yarrow_scheduler.decide import Decider
-from yarrow_scheduler.dispatch import dispatch, served_queues
+from yarrow_scheduler.dispatch import dispatch
 from yarrow_scheduler.folder import FolderWatch
 from yarrow_scheduler.parser import Parser
 from yarrow_scheduler.plan import Planner
+from yarrow_scheduler.prune import Pruner
 from yarrow_scheduler.publisher import Publisher
 from yarrow_scheduler.sweep import Sweeper
 
@@ -61,6 +63,7 @@ class Scheduler:
         self._sweeper = Sweeper(store, config)
         self._deadlines = DeadlineWatch(store)
         self._courier = Courier(store.notifications, Sender(config, os.environ), clock, config)
+        self._pruner = Pruner(store, config, clock)
         self._beat = Beat(store, self.scheduler_id, config.heartbeat_interval)
 
     def tick(self, now: datetime) -> float | None:
@@ -108,12 +111,14 @@ class Scheduler:
             threading.Thread(target=self._listen, args=(listener,), name="yarrow-listener", daemon=True).start()
             watch.start()
             self._courier.start()
+            self._pruner.start()
             _log.info("scheduler started, DAG folder %s", self._config.dags_folder, extra={"action": "started"})
             try:
                 while not self._stopping:
                     self._bell.wait(self._pass())
             finally:
                 watch.close()
+                self._pruner.close()
                 self.publisher.close()
                 self._courier.close()
         self._beat.unregister()

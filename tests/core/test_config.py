@@ -136,6 +136,8 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "heartbeat_interval": ("1.5", 1.5),
     "dispatch_timeout": ("1h", 3600.0),
     "queued_timeout": ("1d", 86400.0),
+    "backfill_priority": ("5", 5),
+    "retention": ("90d", 7776000.0),
     "infra_budget": ("0", 0),
     "slot_hold": ("0", 0.0),
     "xcom_inline_limit": ("1024", 1024),

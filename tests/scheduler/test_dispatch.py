@@ -15,7 +15,8 @@ from yarrow.executor import Wakeup
 from yarrow.language.spec import DagSpec
 from yarrow.states import RunState
 from yarrow.store.records import PublishRow, WorkerRecord
-from yarrow_scheduler.dispatch import room, route, served_queues
+from yarrow.store.workers import served_queues
+from yarrow_scheduler.dispatch import room, route
 from yarrow_scheduler.publisher import Publisher
 
 MakeDag = Callable[..., DagSpec]

@@ -65,6 +65,7 @@ SELECTORS: Mapping[str | None, str] = {
     "c,d": "cd",
     "b d": "bd",
     "d": "d",
+    "c": "c",
     None: "abcd",
 }
 """Selectors, and the tasks that they name in the first two shapes."""
@@ -131,7 +132,7 @@ class Model:
     failures: dict[Key, int] = field(default_factory=dict)  # since it was cleared last
 
     def reported(self, key: Key, state: str) -> str:
-        """The state of a task instance after a report of its running attempt. Raises AssertionError for a try too many."""
+        """The state of a task instance after a report of its attempt. Raises AssertionError for a try too many."""
         wish, overruled = self.wishes.pop(key, (None, False))
         if wish is not None and overruled:
             return wish

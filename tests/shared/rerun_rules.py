@@ -18,6 +18,7 @@ Key = tuple[str, str, int]
 
 TIMED = (TaskState.SCHEDULED, TaskState.QUEUED, TaskState.UP_FOR_RETRY, TaskState.UP_FOR_RESCHEDULE)
 LIVE = {TaskState.QUEUED: AttemptState.QUEUED, TaskState.RUNNING: AttemptState.RUNNING}
+LEFT_OR_NONE = "removed, or mapped anew"
 PUT_OFF = (TaskState.UP_FOR_RESCHEDULE, TaskState.SCHEDULED)
 
 
@@ -142,11 +143,14 @@ def _history(connection: Connection, runs: Mapping[int, Any], tasks: Sequence[An
             run_states[line.run_id] = line.to_state
         elif line.kind == "run.deleted":
             run_states.pop(line.run_id)
+        elif line.kind == "task.expanded":
+            _expanded(states, line.run_id, line.task_id)
         elif line.kind == "task.state":
             if begun and (line.who != "scheduler" or line.run_id != begun[0][0]):
                 faults += _begun_too_early(specs, states, begun)
                 begun = []
             key = (line.run_id, line.task_id, line.map_index)
+            _become_one(states, key, line.from_state)
             if states.get(key, "none") != line.from_state:
                 faults.append(f"{key} moved from {line.from_state}, was {states.get(key)}")
             states[key] = line.to_state
@@ -162,8 +166,26 @@ def _history(connection: Connection, runs: Mapping[int, Any], tasks: Sequence[An
     return faults + [
         f"the history of {key} ends in {states.get(key)}, the table says {state}"
         for key, state in now.items()
-        if states.get(key, "none") != state
+        if states.get(key, "none") not in (state, LEFT_OR_NONE)
     ]
+
+
+def _expanded(states: dict[Key, str], run_id: str, task_id: str) -> None:
+    """The instances of a task that is mapped anew begin afresh; those that are not needed any more stay removed."""
+    for key in [key for key in states if key[:2] == (run_id, task_id)]:
+        if states[key] == "removed":
+            states[key] = LEFT_OR_NONE
+        else:
+            del states[key]
+
+
+def _become_one(states: dict[Key, str], key: Key, from_state: str) -> None:
+    """Sorts out what one line tells of instances that have become one, or several, since the line before."""
+    if states.get(key) == LEFT_OR_NONE:
+        states[key] = from_state
+    first = (key[0], key[1], 0)
+    if key[2] == -1 and from_state == "running" == states.get(first):
+        states[key] = states.pop(first)  # it was cleared while it ran
 
 
 def _begun_too_early(specs: Mapping[str, DagSpec], states: Mapping[Key, str], begun: Sequence[Key]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import ast
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from yarrow.errors import StoreError
 from yarrow.store import Store
 from yarrow_webserver.app import create_app
 
+WRITING = ["approvals.answer", "plans.draw", "plans.apply", "plans.control"]
 PATHS = ["/", "/no-such-page", "/health/live", "/static/yarrow.css", "/execution/v1/claim"]
 
 
@@ -62,10 +64,10 @@ def test_templates_need_no_exception_from_the_policy() -> None:
 def test_what_writes_wants_a_token(app: Flask, client: FlaskClient) -> None:
     for rule in app.url_map.iter_rules():
         methods = (rule.methods or set()) - {"OPTIONS", "HEAD"}
-        writes = rule.endpoint.startswith("execution.") or rule.endpoint == "approvals.answer"
+        writes = rule.endpoint.startswith("execution.") or rule.endpoint in WRITING
         assert methods == ({"POST"} if writes else {"GET"}), rule
         if writes:
-            path = rule.rule.replace("<", "").replace(">", "")
+            path = re.sub(r"<(.*?:)?(\w+)>", "1", rule.rule.replace("<any(pause, resume, cancel):verb>", "pause"))
             assert client.post(path, json={}, headers={"X-Yarrow-Protocol": "1"}).status_code == 401, rule
 
 

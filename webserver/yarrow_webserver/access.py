@@ -12,6 +12,7 @@ from werkzeug.exceptions import Unauthorized, UnsupportedMediaType
 
 from yarrow import tokens
 from yarrow.errors import InvalidToken, UsageError
+from yarrow.store.transitions import plain_text
 
 _BY_API = "api:"
 _LONGEST_NAME = 250 - len(_BY_API)
@@ -56,7 +57,7 @@ def name_of(body: dict[str, Any]) -> str:
     by = body.get("by")
     if not isinstance(by, str) or not by.strip() or len(by) > _LONGEST_NAME:
         raise UsageError(f"`by` is the name of who does this, in at most {_LONGEST_NAME} characters.")
-    return f"{_BY_API}{by}"
+    return f"{_BY_API}{plain_text(by)}"
 
 
 def as_json(data: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:

@@ -105,8 +105,11 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _usage_error(error: UsageError) -> Response:
-    statuses = {NotFound: HTTPStatus.NOT_FOUND, Conflict: HTTPStatus.CONFLICT}
-    status = next((status for kind, status in statuses.items() if isinstance(error, kind)), HTTPStatus.BAD_REQUEST)
+    status = HTTPStatus.BAD_REQUEST
+    if isinstance(error, NotFound):
+        status = HTTPStatus.NOT_FOUND
+    elif isinstance(error, Conflict):
+        status = HTTPStatus.CONFLICT
     return _error(status, str(error))
 
 

@@ -198,7 +198,7 @@ class _Api:
         key = _field(body, "key", str)
         if not is_key(key):
             raise _Failure(HTTPStatus.BAD_REQUEST, "A key of the cache is a SHA-256 in hexadecimal: 64 characters.")
-        found = self._store.cache.get(key, attempt.dag_id, attempt.task_id)
+        found = self._store.cache.get(key, attempt.dag_id, attempt.task_id, attempt_id=attempt.attempt_id)
         if found is None:
             return {"hit": False, "has_xcom": False, "xcom": None, "attempt_id": None, "run_id": None}
         return {

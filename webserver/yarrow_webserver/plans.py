@@ -66,11 +66,11 @@ def create_blueprint(store: Store, key: bytes, notifier: Notifies, clock: Clock)
     def list_backfills() -> Response:
         return as_json([record.to_json() for record in store.backfills.list(_known_dag(store))])
 
-    @blueprint.get("/backfills/<int:backfill_id>")
+    @blueprint.get("/backfills/<int(max=9223372036854775807):backfill_id>")
     def show_backfill(backfill_id: int) -> Response:
         return as_json(store.backfills.get(backfill_id).to_json())
 
-    @blueprint.post("/backfills/<int:backfill_id>/<any(pause, resume, cancel):verb>")
+    @blueprint.post("/backfills/<int(max=9223372036854775807):backfill_id>/<any(pause, resume, cancel):verb>")
     def control(backfill_id: int, verb: str) -> Response:
         change = getattr(store.backfills, verb)
         record = change(backfill_id, who=_who(), now=clock())
@@ -98,7 +98,7 @@ def _known_dag(store: Store) -> str | None:
 
 def _limit() -> int:
     text = request.args.get("limit", "50")
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_LISTED:
+    if not text.isascii() or not text.isdigit() or len(text) > 3 or not 1 <= int(text) <= _MOST_LISTED:
         raise UsageError(f"`limit` is a whole number from 1 to {_MOST_LISTED}, not {text!r:.80}.")
     return int(text)
 

@@ -15,7 +15,7 @@ COMMANDS = {
     "backfill": ("yarrow.cli.backfill:backfill", "Make runs of a span of time, and watch over them."),
     "cache": ("yarrow.cli.cache:cache", "List and forget the results of tasks with `cache:`."),
     "config": ("yarrow.cli.config:config", "Show the configuration; make a token for workers."),
-    "dags": ("yarrow.cli.dags:dags", "List, check, simulate, test, trigger and pause DAGs."),
+    "dags": ("yarrow.cli.dags:dags", "List, check, compare, simulate, test, trigger, pause and delete DAGs."),
     "datasets": ("yarrow.cli.datasets:datasets", "List data sets; publish one by hand."),
     "db": ("yarrow.cli.db:db", "Look after the metadata database."),
     "demo": ("yarrow.cli.demo:demo", "Run twelve months of real flights through Yarrow, on this machine."),
@@ -25,7 +25,7 @@ COMMANDS = {
         "Show what the schedules of a folder would bring: what waits, what is late, and the slots it takes.",
     ),
     "plans": ("yarrow.cli.plans:plans", "List, show and apply plans to clear, to mark and to backfill."),
-    "runs": ("yarrow.cli.runs:runs", "List, show, watch, clear and mark runs."),
+    "runs": ("yarrow.cli.runs:runs", "List, show, watch, clear, mark and delete runs."),
     "schedule": ("yarrow.cli.schedule:schedule", "Show when a schedule is due."),
     "schema": ("yarrow.cli.schema:schema", "Print the JSON Schema (2020-12) of a DAG file, for editors."),
     "standalone": (

@@ -17,6 +17,7 @@ from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.config import Config, load_config
 from yarrow.errors import NotFound, StoreError, UsageError
 from yarrow.jsontypes import Json
+from yarrow.schedules.words import schedule_text
 from yarrow.schedules.zones import load_zone
 
 if TYPE_CHECKING:
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     cls=LazyGroup,
     lazy={
         "check": ("yarrow.cli.check:dag_check", "Run the tests that stand beside DAG files."),
+        "delete": ("yarrow.cli.delete:delete_dag", "Delete a DAG whose file is gone, with all that belongs to it."),
+        "diff": ("yarrow.cli.diff:dag_diff_command", "Show what differs between two versions of a DAG."),
         "simulate": ("yarrow.cli.simulate:dag_simulate", "Tell how a run would end under given outcomes."),
         "test": ("yarrow.cli.test:dag_test", "Run a DAG file in this process, with no service."),
+        "versions": ("yarrow.cli.versions:dag_versions", "Show the versions of a DAG, and what each one changed."),
     },
 )
 def dags() -> None:
-    """List, check, simulate, test, trigger and pause DAGs."""
+    """List, check, compare, simulate, test, trigger, pause and delete DAGs."""
 
 
 @dags.command("list")
@@ -97,13 +101,19 @@ def errors(as_json: bool) -> None:
 
 @dags.command()
 @click.argument("dag_id")
+@click.option("--version", metavar="N", help="Another version than the one that new runs get: its number or hash.")
 @json_option
-def show(dag_id: str, as_json: bool) -> None:
+def show(dag_id: str, version: str | None, as_json: bool) -> None:
     """Show a DAG: its tasks, its schedule, its versions and what its file says now."""
     with open_store() as store:
         record = store.catalog.dag(dag_id)
-        spec = store.catalog.spec(dag_id)
-        versions = store.catalog.versions(dag_id)
+        versions = store.versions.all(dag_id)
+        shown = (
+            next(one for one in versions if one.version == record.version)
+            if version is None
+            else store.versions.find(dag_id, version)
+        )
+        spec = store.catalog.spec(dag_id, shown.version)
         faults = [fault for file in store.catalog.import_errors() if file.path == record.path for fault in file.faults]
     if as_json:
         print_json(
@@ -115,15 +125,17 @@ def show(dag_id: str, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{dag_id}: {record.description or 'no description'}")
+    click.echo(f"{dag_id}: {spec.description or 'no description'}")
+    is_deployed = shown.version == record.version
+    schedule, due = schedule_text(spec.schedule), record.next_run_after if is_deployed else None
     facts = {
         "file": record.path,
-        "version": f"{len(versions)} ({record.version[:12]})",
-        "schedule": f"{record.schedule} ({record.timezone})" if record.schedule else "none: runs are started by hand",
-        "next run": f"{record.next_run_after:%Y-%m-%d %H:%M:%S} UTC" if record.next_run_after else "-",
+        "version": f"{shown.number} ({shown.version[:12]}){'' if is_deployed else ', which new runs do not get'}",
+        "schedule": f"{schedule} ({spec.timezone})" if schedule else "none: runs are started by hand",
+        "next run": f"{due:%Y-%m-%d %H:%M:%S} UTC" if due else "-",
         "state": "paused" if record.is_paused else "active" if record.is_active else "its file is gone",
-        "owner": record.owner or "-",
-        "tags": ", ".join(record.tags) or "-",
+        "owner": spec.owner or "-",
+        "tags": ", ".join(spec.tags) or "-",
         "params": ", ".join(f"{name}={schema.get('default')!r}" for name, schema in spec.params.items()) or "-",
     }
     for name, value in facts.items():

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import click
 
+from yarrow.cli.lazy import LazyGroup
 from yarrow.config import load_config
 from yarrow.store import Store
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={"prune": ("yarrow.cli.prune:prune", "Delete what ended long ago.")},
+)
 def db() -> None:
     """Look after the metadata database."""
 

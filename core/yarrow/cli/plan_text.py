@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
 from itertools import groupby
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from yarrow.cli.output import duration_text, instance_name, text_of
 from yarrow.plans.plan import Estimate, Plan, RunAction, RunChange, TaskAction, TaskChange
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest
 from yarrow.plans.words import request_text
+
+if TYPE_CHECKING:
+    from yarrow.store.records import BackfillRecord
 
 WIDTH = 100
 """Columns within which reasons stay in their line."""
@@ -31,7 +34,7 @@ def plan_lines(plan: Plan, zone: tzinfo, *, everything: bool = False) -> Iterato
     """
     yield f"Plan {plan.id} of {plan.request.dag_id}: {text_of(request_text(plan.request))}"
     if plan.applied_at is not None:
-        backfill = f" as the backfill {plan.result['backfill_id']}" if "backfill_id" in plan.result else ""
+        backfill = f" as the backfill {backfill_of(plan)}" if "backfill_id" in plan.result else ""
         yield f"Applied at {text_of(plan.applied_at)} UTC by {plan.applied_by}{backfill}."
     yield ""
     if isinstance(plan.request, BackfillRequest):
@@ -178,7 +181,7 @@ def _sums(plan: Plan) -> Iterator[str]:
 def _estimate_lines(estimate: Estimate) -> Iterator[str]:
     takes = "how long they take is not known"
     if estimate.seconds is not None:
-        takes = f"they take about {duration_text(estimate.seconds)}"
+        takes = f"they take at least {duration_text(estimate.seconds)}"
         if estimate.known_tasks < estimate.tasks:
             takes += f", with durations known of {estimate.known_tasks} of {estimate.tasks} tasks"
     yield f"{_count(estimate.task_instances, 'task instance')} will run; {takes}."
@@ -201,7 +204,7 @@ def outcome_lines(plan: Plan, *, is_paused: bool) -> Iterator[str]:
     """
     request = plan.request
     if isinstance(request, BackfillRequest):
-        number = plan.result["backfill_id"]
+        number = backfill_of(plan)
         yield f"The backfill {number} of {request.dag_id} has begun: {_count(len(plan.effective), 'run')}."
         if not is_paused:
             yield f"`yarrow backfill watch {number}` shows how it goes."
@@ -211,12 +214,33 @@ def outcome_lines(plan: Plan, *, is_paused: bool) -> Iterator[str]:
         yield f"{request.dag_id} is paused: runs wait until `yarrow dags unpause {request.dag_id}`."
 
 
+def backfill_of(plan: Plan) -> int:
+    """The id of the backfill that an applied plan has begun."""
+    number = plan.result["backfill_id"]
+    assert isinstance(number, int)
+    return number
+
+
+def progress_text(record: BackfillRecord) -> str:
+    """How far a backfill is, in a line."""
+    parts = [f"{record.run_count - record.left:,} of {_count(record.run_count, 'run')} over"]
+    parts += [f"{record.counts[state]:,} {state}" for state in ("failed", "running") if record.counts.get(state)]
+    if record.eta is not None:
+        parts.append(f"about {duration_text(record.eta)} to go")
+    return f"{record.state}, {', '.join(parts)}"
+
+
 def _done_lines(request: ClearRequest | MarkRequest, plan: Plan) -> Iterator[str]:
     changes = [task for _, task in plan.task_changes]
-    what = f"{_count(len(plan.effective), 'run')} of {request.dag_id}"
-    if not (isinstance(request, MarkRequest) and request.runs):
-        what = f"{_count(len(changes), 'task instance')} in {what}"
-    yield f"Marked {what} as {request.state}." if isinstance(request, MarkRequest) else f"Cleared {what}."
+    runs = f"{_count(len(plan.effective), 'run')} of {request.dag_id}"
+    if isinstance(request, ClearRequest):
+        yield f"Cleared {_count(len(changes), 'task instance')} in {runs}."
+    elif request.runs:
+        yield f"Marked {runs} as {request.state}."
+    else:
+        marked = sum(task.action in (TaskAction.MARK, TaskAction.STOP_AND_MARK) for task in changes)
+        also = f", and cleared {len(changes) - marked:,} downstream" if len(changes) > marked else ""
+        yield f"Marked {_count(marked, 'task instance')} in {runs} as {request.state}{also}."
     stopped = sum(task.action in (TaskAction.STOP_AND_CLEAR, TaskAction.STOP_AND_MARK) for task in changes)
     if stopped:
         words = "is still running: its worker is" if stopped == 1 else "are still running: their workers are"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -74,11 +75,16 @@ def instance_option(command: F) -> F:
     return click.option("--map-index", type=click.IntRange(0, 2**31 - 1), metavar="N", help=text)(command)
 
 
+def zone_of(store: Store, dag_id: str) -> ZoneInfo:
+    """The time zone of a DAG. Raises NotFound."""
+    return load_zone(store.catalog.spec(dag_id).timezone)
+
+
 def local_span(
     store: Store, dag_id: str, from_date: datetime | None, to_date: datetime | None
 ) -> tuple[datetime | None, datetime | None]:
     """Both as aware UTC; naive ones are local to the DAG. Raises NotFound for an unknown DAG."""
-    zone = load_zone(store.catalog.spec(dag_id).timezone)
+    zone = zone_of(store, dag_id)
     return (from_date and as_utc(from_date, zone), to_date and as_utc(to_date, zone))
 
 
@@ -152,8 +158,7 @@ def propose(
 
 def show(store: Store, plan: Plan, *, everything: bool = False) -> None:
     """Prints a plan for people."""
-    zone = load_zone(store.catalog.spec(plan.request.dag_id).timezone)
-    for line in plan_lines(plan, zone, everything=everything):
+    for line in plan_lines(plan, zone_of(store, plan.request.dag_id), everything=everything):
         click.echo(line)
 
 

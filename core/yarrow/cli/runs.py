@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     cls=LazyGroup,
     lazy={
         "clear": ("yarrow.cli.clearing:clear_runs", "Have all tasks of runs executed again."),
+        "delete": ("yarrow.cli.delete:delete_runs", "Delete runs with all that belongs to them."),
         "mark": ("yarrow.cli.marking:mark_runs", "Mark runs as success or failed."),
     },
 )
 def runs() -> None:
-    """List, show, watch, clear and mark runs."""
+    """List, show, watch, clear, mark and delete runs."""
 
 
 @runs.command("list")

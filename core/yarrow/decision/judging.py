@@ -13,6 +13,12 @@ from yarrow.states import TaskState
 _WAIT = (Verdict.WAIT, None)
 _RUN = (Verdict.RUN, None)
 
+WITHOUT_RUNNING: Mapping[Verdict, TaskState] = {
+    Verdict.SKIP: TaskState.SKIPPED,
+    Verdict.UPSTREAM_FAILED: TaskState.UPSTREAM_FAILED,
+}
+"""The verdicts by which an instance ends, and the state in which it does."""
+
 _ENDED: Mapping[TaskState, str] = {
     TaskState.SUCCESS: "succeeded",
     TaskState.SKIPPED: "was skipped",
@@ -29,17 +35,15 @@ def verdict(spec: DagSpec, standing: Standing, task: TaskSpec, map_index: int) -
     required = spec.required_setups
     if required and (setups := required.get(task.task_id)):
         judgement = of_setups(standing, task, map_index, setups)
-        if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
-            return judgement.verdict, because(standing, task, map_index, judgement, setups, "setup")
+        if judgement.verdict in WITHOUT_RUNNING:
+            return judgement.verdict, setups_reason(standing, task, map_index, judgement, setups)
         ready = judgement.verdict is Verdict.RUN
     judgement = of_rule(standing, task, map_index)
     if judgement.verdict is Verdict.WAIT:
         return _WAIT
     if judgement.verdict is Verdict.RUN:
         return _RUN if ready else _WAIT
-    reason = because(standing, task, map_index, judgement, task.upstream, "upstream task")
-    plain = task.trigger_rule in ("all_success", TEARDOWN_RULE)
-    return judgement.verdict, reason if plain else f"{reason} (trigger rule `{task.trigger_rule}`)"
+    return judgement.verdict, rule_reason(standing, task, map_index, judgement)
 
 
 def may_always_run(task: TaskSpec) -> bool:
@@ -58,6 +62,20 @@ def of_rule(standing: Standing, task: TaskSpec, map_index: int) -> Judgement:
     return WAIT if counts is None else judge(task.trigger_rule, counts)
 
 
+def setups_reason(
+    standing: Standing, task: TaskSpec, map_index: int, judgement: Judgement, setups: Iterable[str]
+) -> str:
+    """Why an instance ends by its setups."""
+    return because(standing, task, map_index, judgement, setups, "setup")
+
+
+def rule_reason(standing: Standing, task: TaskSpec, map_index: int, judgement: Judgement) -> str:
+    """Why an instance ends by its trigger rule."""
+    reason = because(standing, task, map_index, judgement, task.upstream, "upstream task")
+    plain = task.trigger_rule in ("all_success", TEARDOWN_RULE)
+    return reason if plain else f"{reason} (trigger rule `{task.trigger_rule}`)"
+
+
 def group_verdict(standing: Standing, task: TaskSpec) -> tuple[Verdict, str | None]:
     """What is to become of the tasks of a mapped group before it is expanded, and why if they end by that.
 
@@ -68,7 +86,7 @@ def group_verdict(standing: Standing, task: TaskSpec) -> tuple[Verdict, str | No
     if not counts.all_done:
         return _WAIT
     judgement = judge("none_failed" if counts.broken else "none_skipped", counts)
-    if judgement.verdict in (Verdict.SKIP, Verdict.UPSTREAM_FAILED):
+    if judgement.verdict in WITHOUT_RUNNING:
         return judgement.verdict, because(standing, task, -1, judgement, task.expand_xcoms, "`expand`: task")
     return _RUN
 

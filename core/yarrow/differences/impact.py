@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from yarrow.differences.words import code
 from yarrow.language.spec import DagSpec
 from yarrow.schedules.words import join_words
 
@@ -84,7 +85,8 @@ class DatasetChange:
         if self.change == "published":
             return f"{name} is published now: {waiting or 'nobody'} {_waits(self.waiting)} for it."
         if self.change == "not published":
-            others = f"; {_listed(self.publishers)} still does" if self.publishers else ""
+            verb = "publish" if len(self.publishers) > 1 else "publishes"
+            others = f"; {_listed(self.publishers)} still {verb} it" if self.publishers else ""
             if not waiting:
                 return f"{name} is not published any more: nobody waits for it."
             return f"{name} is not published by this DAG any more, and {waiting} {_waits(self.waiting)} for it{others}."
@@ -156,7 +158,8 @@ def _in_flight_words(runs: RunsInFlight) -> str:
     count = sum(runs.states.values())
     states = ", ".join(f"{number:,} {state}" for state, number in sorted(runs.states.items(), reverse=True))
     verb = "run goes on" if count == 1 else "runs go on"
-    named = ", ".join(runs.run_ids) + (", ..." if count > len(runs.run_ids) else "")
+    more = count - len(runs.run_ids)
+    named = ", ".join(code(run_id) for run_id in runs.run_ids) + (f" and {more:,} more" if more else "")
     return f"{count:,} {verb} in version {runs.number} ({states}): {named}."
 
 
@@ -168,7 +171,7 @@ def _backfill_words(backfill: ActiveBackfill) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return join_words([f"`{name}`" for name in names])
+    return join_words([code(name) for name in names])
 
 
 def _waits(names: Sequence[str]) -> str:

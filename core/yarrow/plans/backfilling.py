@@ -18,7 +18,7 @@ from yarrow.plans.requests import REPROCESS, BackfillRequest
 from yarrow.plans.reruns import Rerun, rerun_of
 from yarrow.plans.selector import parse
 from yarrow.plans.situation import RunFacts, Situation
-from yarrow.plans.span import Slot, slots_of
+from yarrow.plans.span import MOST_RUNS, Slot, slots_of
 from yarrow.states import RunState, TaskState
 
 HIGHEST_CLASS = 100
@@ -31,8 +31,8 @@ def backfill_run_id(logical_date: datetime) -> str:
 
 
 def selected_tasks(request: BackfillRequest, spec: DagSpec) -> tuple[str, ...]:
-    """The tasks that runs of a backfill are made of, with the setups and teardowns that they need. Raises UsageError."""
-    return tuple(spec.tasks if request.tasks is None else closed(spec, parse(request.tasks).of(spec)))
+    """The tasks of runs that a backfill makes, with the setups and teardowns that these need. Raises UsageError."""
+    return tuple(spec.tasks if request.tasks is None else closed(spec, parse(request.tasks).whys(spec)))
 
 
 def plan_backfill(request: BackfillRequest, situation: Situation) -> list[RunChange]:
@@ -56,8 +56,8 @@ def _check(request: BackfillRequest, situation: Situation) -> None:
         raise UsageError(f"`reprocess` is one of {', '.join(REPROCESS)}, not {request.reprocess!r}.")
     if request.whole_runs and request.reprocess != "failed":
         raise UsageError("Whole runs can be asked for only when failed ones are reprocessed.")
-    if request.max_active_runs < 1:
-        raise UsageError(f"A backfill needs at least one run at once: `max_active_runs` is {request.max_active_runs}.")
+    if not 1 <= request.max_active_runs <= MOST_RUNS:
+        raise UsageError(f"`max_active_runs` is a number from 1 to {MOST_RUNS:,}, not {request.max_active_runs}.")
     if abs(request.priority_class) > HIGHEST_CLASS:
         raise UsageError(
             f"`priority_class` is between -{HIGHEST_CLASS} and {HIGHEST_CLASS}, not {request.priority_class}."

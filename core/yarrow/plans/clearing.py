@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 
 from yarrow.errors import UsageError
 from yarrow.language.spec import DagSpec
-from yarrow.plans.closure import closed, reached
+from yarrow.mapping import Instance
+from yarrow.plans.closure import SELECTED, closed, reached
 from yarrow.plans.plan import RunAction, RunChange, TaskAction, TaskChange
 from yarrow.plans.requests import ClearRequest
 from yarrow.plans.scope import (
@@ -20,7 +21,6 @@ from yarrow.plans.scope import (
     selections,
     untouched,
 )
-from yarrow.plans.selector import SELECTED
 from yarrow.plans.situation import RunFacts, Situation, TaskFacts
 from yarrow.states import RunState, TaskState
 
@@ -54,13 +54,12 @@ def _run_change(request: ClearRequest, run: RunFacts, selection: Selection, late
     moves = latest is not None and latest.version != run.version
     tasks = changes_of(run, selection.whys, only=meant, latest=latest)
     filtered = request.only_failed or request.only_running
-    asked = any(
-        change.task_id in selection.whys and not (filtered and change.action is TaskAction.ADD)
-        for change in tasks
-        if change.action is not TaskAction.REMOVE
-    )
-    if not asked and not (_is_left(run, selection, meant) if run.state.finished else moves and not filtered):
-        return untouched(run, _nothing_to_clear(request, run, selection))
+    facts = {(one.task_id, one.map_index): one for one in run.tasks}
+    asked = [change for change in tasks if change.task_id in selection.whys]
+    asked = [one for one in asked if (not filtered if one.action is TaskAction.ADD else meant(facts[_key(one)]))]
+    left = _left(run, selection, meant) if run.state.finished else moves and not filtered
+    if not asked and not left:
+        return untouched(run, _nothing_to_clear(request, run))
     return RunChange(
         run_id=run.run_id,
         logical_date=run.logical_date,
@@ -69,25 +68,43 @@ def _run_change(request: ClearRequest, run: RunFacts, selection: Selection, late
         to_state=(RunState.QUEUED if run.state.finished else run.state).value,
         version=latest.version if latest is not None else run.version,
         tasks=tuple(tasks),
-        task_count=runs_again(tasks),
+        task_count=_task_count(run, latest or run.spec, tasks),
     )
 
 
-def _is_left(run: RunFacts, selection: Selection, meant: Callable[[TaskFacts], bool]) -> bool:
+def _left(run: RunFacts, selection: Selection, meant: Callable[[TaskFacts], bool]) -> bool:
     """Whether something that is selected has never run, though its run is over: the run has to go on for it."""
-    rows = (one for task_id, ones in instances(run).items() if task_id in selection.whys for one in ones)
-    return any(one.state is TaskState.NONE and meant(one) for one in rows)
+    rows = instances(run)
+    if not rows:
+        return all(meant(TaskFacts(0, task_id, -1, TaskState.NONE)) for task_id in selection.whys)
+    left = (one for task_id in selection.whys for one in rows.get(task_id, ()) if one.state is TaskState.NONE)
+    return any(meant(one) for one in left)
 
 
-def _nothing_to_clear(request: ClearRequest, run: RunFacts, selection: Selection) -> str:
+def _task_count(run: RunFacts, spec: DagSpec, tasks: Collection[TaskChange]) -> int:
+    """How many task instances will run, of a run that was over also those that never did."""
+    if not run.tasks:
+        return len(spec.tasks)
+    count = runs_again(tasks)
+    if run.state.finished:
+        changed = {_key(change) for change in tasks}
+        rows = (one for task_id, ones in instances(run).items() if task_id in spec.tasks for one in ones)
+        count += sum(one.state is TaskState.NONE and (one.task_id, one.map_index) not in changed for one in rows)
+    return count
+
+
+def _key(change: TaskChange) -> Instance:
+    return change.task_id, change.map_index
+
+
+def _nothing_to_clear(request: ClearRequest, run: RunFacts) -> str:
     if not run.tasks:
         return "it has not started"
     if request.only_running:
         return "nothing that is selected is running"
     if request.only_failed:
         return "nothing that is selected has failed"
-    several = "none of its selected tasks has" if len(selection.whys) != 1 else "the selected task has not"
-    return f"{several} run since it was made or cleared"
+    return "all that is selected is still to run"
 
 
 def runs_again(tasks: Collection[TaskChange]) -> int:
@@ -276,10 +293,11 @@ class _Clearing:
         if self._latest is None or not self._run.tasks:
             return []
         left = [one for one in self._run.tasks if one.task_id == task_id]
-        if not left:
-            return [TaskChange(task_id, -1, TaskAction.ADD, TaskState.NONE.value, TaskState.NONE.value, NEW)]
-        first = min(left, key=lambda one: one.map_index)
-        return [change_of(first, _clearing(first) if first.map_index < 0 else TaskAction.COLLAPSE, TaskState.NONE, NEW)]
+        if left:
+            first = min(left, key=lambda one: one.map_index)
+            action = TaskAction.COLLAPSE if first.map_index >= 0 else _clearing(first)
+            return [change_of(first, action, TaskState.NONE, NEW)]
+        return [TaskChange(task_id, -1, TaskAction.ADD, TaskState.NONE.value, TaskState.NONE.value, NEW)]
 
 
 def _clearing(one: TaskFacts) -> TaskAction:
@@ -288,7 +306,7 @@ def _clearing(one: TaskFacts) -> TaskAction:
 
 def _is_cleared(one: TaskFacts) -> bool:
     """Whether it has not run since it was made or cleared, or is about to be so."""
-    return one.state is TaskState.NONE or (one.state is TaskState.RUNNING and one.stopping_to is TaskState.NONE)
+    return one.state is TaskState.NONE or (one.state is TaskState.RUNNING and one.stopping_to == TaskState.NONE)
 
 
 def change_of(one: TaskFacts, action: TaskAction, to_state: TaskState, why: str) -> TaskChange:

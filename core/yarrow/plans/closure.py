@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from yarrow.language.spec import DagSpec
 
+SELECTED = "selected"
+"""Why a task is among some when it is neither upstream nor downstream, nor a setup or teardown, of another."""
+
 
 def reached(
     spec: DagSpec, task_ids: Collection[str], *, upstream: bool = False, downstream: bool = False
@@ -73,9 +76,13 @@ def setups_and_teardowns(scopes: Iterable[SetupScope], task_ids: Collection[str]
     return found
 
 
-def closed(spec: DagSpec, whys: Mapping[str, str]) -> dict[str, str]:
-    """Some tasks with all setups and teardowns that they need, and those that these need, each with why."""
-    found = dict(whys)
+def closed(spec: DagSpec, task_ids: Collection[str]) -> dict[str, str]:
+    """Some tasks with all setups and teardowns that they need, and those that these need, each with why.
+
+    Args:
+        task_ids: A mapping of them tells why each is selected.
+    """
+    found = dict(task_ids) if isinstance(task_ids, Mapping) else dict.fromkeys(task_ids, SELECTED)
     scopes = setup_scopes(spec)
     while more := {k: why for k, why in setups_and_teardowns(scopes, found).items() if k not in found}:
         found |= more

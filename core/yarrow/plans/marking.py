@@ -66,7 +66,7 @@ def _marked_run(run: RunFacts, state: RunState) -> RunChange:
             to_state = TaskState(state.value) if one.state is TaskState.RUNNING else others_to
             tasks += _mark(one, to_state, f"its run is marked {state.value}")
     if not tasks and run.state is state:
-        return untouched(run, f"it is marked or ended as {state.value} already")
+        return untouched(run, f"it is {state.value} already")
     return _change(run, tasks, state)
 
 
@@ -77,7 +77,7 @@ def _marked_tasks(request: MarkRequest, run: RunFacts, selection: Selection, sit
     if reason := nothing_meant(request, run, selection):
         return untouched(run, reason)
     if not run.tasks:
-        return untouched(run, "it has not started, and has no task instances")
+        return untouched(run, "it has no task instances yet")
     state = TaskState(request.state)
     meant = instances_meant(request, run, run.spec, selection)
     chosen = [one for one in _in_order(run) if one.task_id in selection.whys and meant(one)]
@@ -133,8 +133,8 @@ def _views(run: RunFacts, tasks: Sequence[TaskChange]) -> Iterator[TaskView]:
         if task_id not in rows:
             yield TaskView(task_id, TaskState.REMOVED)
         for one in rows.get(task_id, ()):
-            as_it_is = one.state if one.stopping_to is None else one.stopping_to
-            reveal_type(as_it_is); state = changed.get((task_id, one.map_index), as_it_is); reveal_type(state); reveal_type(changed)
+            as_it_is = one.state if one.stopping_to is None else TaskState(one.stopping_to)
+            state = changed.get((task_id, one.map_index), as_it_is)
             follow = one.follow if state is one.state else None
             yield TaskView(
                 task_id,

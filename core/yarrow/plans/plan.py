@@ -176,6 +176,7 @@ def _plain(value: Any) -> Any:
         found = {}
         for one in dataclasses.fields(value):
             item = getattr(value, one.name)
+            item = tuple(item) if isinstance(item, list) else item
             if one.default is dataclasses.MISSING or item != one.default:
                 found[one.name] = _plain(item)
         return found
@@ -227,12 +228,24 @@ def _differences(old: Plan, new: Plan) -> Iterator[str]:
 
 
 def _run_differences(old: RunChange, new: RunChange) -> Iterator[str]:
+    found = [*_differences_of_run(old, new), *_differences_of_tasks(old, new)]
+    if not found and old.to_state != new.to_state:
+        found = [f"{old.run_id} would be {new.to_state} afterwards, and not {old.to_state}"]
+    if not found and old.needs != new.needs:
+        found = [f"what {old.run_id} needs of tasks that are not selected is not the same any more"]
+    yield from found or [f"{old.run_id} would be changed in another way"]
+
+
+def _differences_of_run(old: RunChange, new: RunChange) -> Iterator[str]:
     if (old.action, old.reason) != (new.action, new.reason):
         yield f"{old.run_id}: {_words(old)}, and now {_words(new)}"
     elif old.from_state != new.from_state:
         yield f"{old.run_id} was {old.from_state or 'not there'} and is {new.from_state or 'not there'}"
     elif old.version != new.version:
         yield f"{old.run_id} would have another version of the DAG"
+
+
+def _differences_of_tasks(old: RunChange, new: RunChange) -> Iterator[str]:
     before = {(task.task_id, task.map_index): task for task in old.tasks}
     after = {(task.task_id, task.map_index): task for task in new.tasks}
     for key in dict.fromkeys((*before, *after)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from yarrow.errors import UsageError
@@ -13,6 +13,8 @@ from yarrow.jsontypes import Json
 
 REPROCESS = ("none", "failed", "completed")
 MARKS = ("success", "failed", "skipped")
+
+_LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,8 @@ def request_from_json(data: Mapping[str, Any]) -> Request:
     """
     values = dict(data)
     kind = values.pop("kind", None)
-    if kind not in _KINDS:
-        raise UsageError(f"`kind` is one of {', '.join(_KINDS)}, not {kind!r}.")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UsageError(f"`kind` is one of {', '.join(_KINDS)}, not {kind!r:.80}.")
     cls = _KINDS[kind]
     fields = {one.name: one for one in dataclasses.fields(cls)}
     if strange := sorted(set(values) - set(fields)):
@@ -118,23 +120,39 @@ def _read(name: str, value: Any, type_: str) -> Any:
         return None
     kind = type_.removesuffix(" | None")
     if kind == "datetime" and isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise UsageError(f"`{name}` is a moment in ISO 8601, not {value!r:.80}.") from None
-        if moment.tzinfo is None:
-            raise UsageError(f"`{name}` needs an offset from UTC, such as {value}+00:00.")
-        return moment
+        return _moment(name, value)
     if kind == "str" and isinstance(value, str):
-        return value
+        return _text(name, value)
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > _LARGEST:
+            raise UsageError(f"`{name}` is too large a number.")
         return value
     if kind.startswith("tuple") and isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return tuple(value)
+        return tuple(_text(name, one) for one in value)
     if kind.startswith("Mapping") and isinstance(value, Mapping):
         return dict(value)
     words = {"datetime": "a moment", "str": "text", "bool": "true or false", "int": "a whole number"}
     word = next((word for start, word in words.items() if kind == start), "a list of texts")
     raise UsageError(f"`{name}` is {'an object' if kind.startswith('Mapping') else word}, not {value!r:.80}.")
+
+
+def _moment(name: str, value: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise UsageError(f"`{name}` is a moment in ISO 8601, not {value!r:.80}.") from None
+    if moment.tzinfo is None:
+        raise UsageError(f"`{name}` needs an offset from UTC, such as {value}+00:00.")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise UsageError(f"`{name}` is out of the range of dates: {value}.") from None
+
+
+def _text(name: str, value: str) -> str:
+    """Text as every database takes it."""
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise UsageError(f"`{name}` holds a character that is none: {value!r:.80}.")
+    return value

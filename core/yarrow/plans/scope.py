@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from yarrow.errors import NotFound, UsageError
 from yarrow.language.shape import did_you_mean
 from yarrow.language.spec import DagSpec
-from yarrow.plans.closure import reached
+from yarrow.plans.closure import SELECTED, reached
 from yarrow.plans.plan import RunAction, RunChange
 from yarrow.plans.requests import Scope
-from yarrow.plans.selector import SELECTED, parse
+from yarrow.plans.selector import parse
 from yarrow.plans.situation import RunFacts, Situation, TaskFacts
 from yarrow.states import FAILED_TASK_STATES, TaskState
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from yarrow.errors import UsageError
 from yarrow.language.shape import did_you_mean
 from yarrow.language.spec import DagSpec
-from yarrow.plans.closure import reached
-
-SELECTED = "selected"
+from yarrow.plans.closure import SELECTED, reached
 
 _TERM = re.compile(r"(?P<upstream>\+?)(?:tag:(?P<tag>[^+]+)|(?P<name>[\w.*-]+))(?P<downstream>\+?)", re.ASCII)
 _FORMS = (
@@ -93,7 +90,8 @@ class Selector:
             return f"`{unknown.name}` is a task group: `{unknown.name}.*` selects its tasks."
         if "*" in unknown.name:
             return did_you_mean(unknown.name, [f"{group}.*" for group in groups])
-        return did_you_mean(unknown.name, spec.tasks) or did_you_mean(unknown.name, _last_names(spec))
+        inside = next((task_id for task_id in spec.tasks if task_id.endswith(f".{unknown.name}")), None)
+        return f"Did you mean `{inside}`?" if inside else did_you_mean(unknown.name, spec.tasks)
 
     def __str__(self) -> str:
         return ",".join(str(term) for term in self.terms)
@@ -125,7 +123,3 @@ def _groups(spec: DagSpec) -> dict[str, None]:
     """The ids of the groups that the tasks are in, outer ones too."""
     parts = (task_id.split(".")[:-1] for task_id in spec.tasks)
     return dict.fromkeys(".".join(names[:size]) for names in parts for size in range(1, len(names) + 1))
-
-
-def _last_names(spec: DagSpec) -> Iterable[str]:
-    return (task_id.rpartition(".")[2] for task_id in spec.tasks)

@@ -72,7 +72,11 @@ def _timetable(situation: Situation) -> Timetable:
 def _kind(spec: DagSpec) -> str:
     if spec.schedule is None:
         return "this one has no schedule"
-    return "this one waits for data sets" if spec.schedule.datasets else f"the schedule of this one is {spec.schedule.cron}"
+    return (
+        "this one waits for data sets"
+        if spec.schedule.datasets
+        else f"the schedule of this one is {spec.schedule.cron}"
+    )
 
 
 def _check_span(request: BackfillRequest, now: datetime) -> None:

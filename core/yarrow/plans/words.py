@@ -11,6 +11,7 @@ from yarrow.plans.compatibility import compatibility
 from yarrow.plans.plan import RunChange, TaskAction
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest, Request, Scope
 from yarrow.plans.situation import RunFacts, Situation
+from yarrow.schedules.words import join_words
 
 _NAMED = 5
 """How many runs or tasks a sentence names one by one."""
@@ -86,9 +87,9 @@ def _state_of_dag(request: Request, runs: Sequence[RunChange], situation: Situat
     if situation.is_paused:
         yield f"{situation.dag_id} is paused: runs wait until `yarrow dags unpause {situation.dag_id}`."
     if not situation.is_active:
-        newest = not isinstance(request, ClearRequest) or request.latest_version
-        version = "the last version that there was" if newest else "the version that they were pinned to"
-        yield f"{situation.dag_id} has no file any more: the runs go in {version}."
+        latest = isinstance(request, ClearRequest) and request.latest_version
+        version = "in its last version" if latest else "each in its own version"
+        yield f"{situation.dag_id} has no file any more: the runs go on all the same, {version}."
 
 
 def _version_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
@@ -166,6 +167,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    if len(names) <= _NAMED:
-        return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-    return f"{', '.join(names[: _NAMED - 1])} and {len(names) - _NAMED + 1:,} more"
+    more = len(names) - _NAMED + 1
+    return join_words(names if more <= 1 else [*names[: _NAMED - 1], f"{more:,} more"])

@@ -27,7 +27,7 @@ BY_DEFAULT = "default"
 _ADD_ATTEMPT = insert(attempt)
 _ADD_XCOM = insert(xcom)
 _ASKED = (
-    select(approval.c.asked_at, task_instance.c.queue)
+    select(approval.c.asked_at, task_instance.c.queue, task_instance.c.try_number)
     .join(task_instance, task_instance.c.id == approval.c.task_instance_id)
     .where(approval.c.task_instance_id == bindparam("id"), approval.c.answer.is_(None))
 )
@@ -109,7 +109,7 @@ def settle(
         who=who,
         reason=outcome.reason,
         attempt_id=attempt_id,
-        try_number=1,
+        try_number=asked.try_number + 1,
         follow=None if outcome.follow is None else list(outcome.follow),
         wait_until=None,
         ended_at=answer.at,
@@ -137,7 +137,7 @@ def _attempt_row(subject: Subject, attempt_id: str, asked: AnyRow, answer: Answe
     return {
         "attempt_id": attempt_id,
         "task_instance_id": subject.id,
-        "try_number": 1,
+        "try_number": asked.try_number + 1,
         "state": AttemptState(outcome.state),
         "queue": asked.queue,
         "nonce": new_nonce(),

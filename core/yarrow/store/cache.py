@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, or_, select
 from yarrow.protocol import Report
 from yarrow.store.database import Database, upsert
 from yarrow.store.records import CachedRecord, CachedResult
-from yarrow.store.rows import columns_of
+from yarrow.store.rows import AnyRow, columns_of
 from yarrow.store.tables import attempt, dag_run, result_cache, task_instance
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -28,6 +28,7 @@ _FOUND = (
         or_(result_cache.c.expires_at.is_(None), result_cache.c.expires_at > bindparam("now")),
     )
 )
+_CLEARS = select(task_instance.c.clears).join(attempt).where(attempt.c.attempt_id == bindparam("id"))
 _LIST = select(*columns_of(CachedRecord, result_cache)).order_by(
     result_cache.c.dag_id, result_cache.c.task_id, result_cache.c.created_at.desc(), result_cache.c.key
 )
@@ -39,10 +40,28 @@ class ResultCache:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def get(self, key: str, dag_id: str, task_id: str, now: datetime | None = None) -> CachedResult | None:
-        """The result of a task under a key; None when there is none or it is too old."""
+    def get(
+        self,
+        key: str,
+        dag_id: str,
+        task_id: str,
+        now: datetime | None = None,
+        *,
+        attempt_id: str | None = None,
+    ) -> CachedResult | None:
+        """The result of a task under a key; None when there is none or it is too old.
+
+        Args:
+            attempt_id: The attempt that asks. When its task instance was cleared it is to be executed, and gets none.
+        """
         names = {"wanted_key": key, "wanted_dag_id": dag_id, "wanted_task_id": task_id, "now": self._database.now(now)}
-        row = self._database.read(lambda connection: connection.execute(_FOUND, names).one_or_none())
+
+        def work(connection: Connection) -> AnyRow | None:
+            if attempt_id is not None and connection.execute(_CLEARS, {"id": attempt_id}).scalar():
+                return None
+            return connection.execute(_FOUND, names).one_or_none()
+
+        row = self._database.read(work)
         return None if row is None else CachedResult(*row)
 
     def entries(self, dag_id: str | None = None, task_id: str | None = None, limit: int = 1000) -> list[CachedRecord]:

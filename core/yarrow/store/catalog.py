@@ -181,9 +181,9 @@ class Catalog:
         return self._database.read(work)
 
     def versions(self, dag_id: str) -> list[VersionRecord]:
-        """The versions of a DAG, newest first."""
-        columns = columns_of(VersionRecord, dag_version)
-        query = select(*columns).where(dag_version.c.dag_id == dag_id).order_by(dag_version.c.number.desc())
+        """The versions of a DAG, newest first, without those that are a part of one for the runs of a backfill."""
+        of_dag = (dag_version.c.dag_id == dag_id, dag_version.c.cut_from.is_(None))
+        query = select(*columns_of(VersionRecord, dag_version)).where(*of_dag).order_by(dag_version.c.number.desc())
         return self._database.read(lambda connection: [VersionRecord(*row) for row in connection.execute(query)])
 
     # Schedules
@@ -316,6 +316,18 @@ def _seen(record: DagRecord) -> dict[str, Any]:
     }
 
 
+_OWN_COLUMNS = ("number", "cut_from", "source", "created_at")
+_BECOME_WHOLE = (
+    update(dag_version)
+    .where(
+        dag_version.c.dag_id == bindparam("of_dag_id"),
+        dag_version.c.version == bindparam("of_version"),
+        dag_version.c.cut_from.is_not(None),
+    )
+    .values({name: bindparam(f"new_{name}") for name in _OWN_COLUMNS})
+)
+
+
 def read_dag(connection: Connection, dag_id: str) -> DagRecord:
     """The DAG, active or not. Raises NotFound with the nearest name."""
     row = connection.execute(select(*_DAG_COLUMNS).where(dag.c.dag_id == dag_id)).one_or_none()
@@ -348,19 +360,24 @@ def _differs(known: AnyRow, spec: DagSpec, _source: str, path: str) -> bool:
 def _add_versions(
     database: Database, connection: Connection, offers: Sequence[tuple[DagSpec, str, str]], now: datetime
 ) -> None:
-    """Adds the versions that are not there yet: a file may have been changed back."""
+    """Adds the versions that are not there yet: a file may have been changed back.
+
+    One that was there as a part of another, for the runs of a backfill, becomes one of its own.
+    """
     newest: dict[str, int] = {}
     existing: set[tuple[str, str]] = set()
     for chunk in chunks((spec.dag_id for spec, _, _ in offers), CHUNK):
+        of_dags = (dag_version.c.dag_id.in_(chunk), dag_version.c.cut_from.is_(None))
         numbers = select(dag_version.c.dag_id, func.max(dag_version.c.number)).group_by(dag_version.c.dag_id)
-        newest |= {row[0]: row[1] for row in connection.execute(numbers.where(dag_version.c.dag_id.in_(chunk)))}
-        versions = select(dag_version.c.dag_id, dag_version.c.version).where(dag_version.c.dag_id.in_(chunk))
+        newest |= {row[0]: row[1] for row in connection.execute(numbers.where(*of_dags))}
+        versions = select(dag_version.c.dag_id, dag_version.c.version).where(*of_dags)
         existing |= {(row[0], row[1]) for row in connection.execute(versions)}
     rows = [
         {
             "dag_id": spec.dag_id,
             "version": spec.version,
             "number": newest.get(spec.dag_id, 0) + 1,
+            "cut_from": None,
             "spec": spec.to_json(),
             "source": source,
             "created_at": now,
@@ -370,6 +387,14 @@ def _add_versions(
     ]
     if rows:
         connection.execute(insert_new(database, dag_version), rows)
+        # One that is still a part of another was not inserted, and nearly always there is none.
+        connection.execute(_BECOME_WHOLE, [_whole(row) for row in rows])
+
+
+def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a version becomes that was a part of another one."""
+    values = {f"new_{name}": row[name] for name in _OWN_COLUMNS}
+    return {"of_dag_id": row["dag_id"], "of_version": row["version"], **values}
 
 
 def _dag_row(spec: DagSpec, path: str, now: datetime) -> dict[str, Any]:

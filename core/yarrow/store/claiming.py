@@ -52,7 +52,12 @@ _NEXT = (
         )
     )
     .where(task_instance.c.state == literal_column("'queued'"), task_instance.c.queue == bindparam("queue"))
-    .order_by(task_instance.c.priority_weight.desc(), task_instance.c.logical_date, task_instance.c.id)
+    .order_by(
+        task_instance.c.priority_class.desc(),
+        task_instance.c.priority_weight.desc(),
+        task_instance.c.logical_date,
+        task_instance.c.id,
+    )
     .limit(1)
     .with_for_update(of=task_instance, skip_locked=True)
 )

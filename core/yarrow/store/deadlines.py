@@ -6,7 +6,8 @@ import builtins
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Insert, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -131,12 +132,27 @@ class Deadlines:
 # How they come to be
 
 
-def add(database: Database, connection: Connection, spec: DagSpec, run: RunRecord) -> None:
-    """Sets the deadlines of a run that was made just now.
+class NewRun(Protocol):
+    """A run that was made just now: a record of it, or as much as deadlines want to know."""
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def run_type(self) -> str: ...
+    @property
+    def logical_date(self) -> datetime: ...
+    @property
+    def data_interval_end(self) -> datetime: ...
+    @property
+    def queued_at(self) -> datetime: ...
+
+
+def add(database: Database, connection: Connection, spec: DagSpec, *runs: NewRun) -> None:
+    """Sets the deadlines of runs of one version that were made just now.
 
     A run that somebody starts by hand for a date in the past gets no deadline that had passed before it was made.
     """
-    if not spec.has_deadline:
+    if not spec.has_deadline or not runs:
         return
     wanted = {OF_RUN: spec.deadline} | {task.task_id: task.deadline for task in spec.tasks.values()}
     deadlines = {task_id: wish for task_id, wish in wanted.items() if wish is not None}
@@ -145,10 +161,10 @@ def add(database: Database, connection: Connection, spec: DagSpec, run: RunRecor
     if averaged:
         averages = _averages(connection, spec.dag_id, averaged)
     rows = []
-    for task_id, wish in deadlines.items():
+    for run, (task_id, wish) in product(runs, deadlines.items()):
         due_at = _due_at(wish, run, averages.get(task_id))
         if due_at is not None and (run.run_type == "scheduled" or due_at > run.queued_at):
-            rows.append(_row(run.dag_id, run.run_id, task_id, due_at))
+            rows.append(_row(spec.dag_id, run.run_id, task_id, due_at))
     if rows:
         connection.execute(_upsert(database), rows)
 
@@ -192,7 +208,7 @@ def _upsert(database: Database) -> Insert:
     )
 
 
-def _due_at(wish: DeadlineSpec, run: RunRecord, average: float | None) -> datetime | None:
+def _due_at(wish: DeadlineSpec, run: NewRun, average: float | None) -> datetime | None:
     """When it has to be done; None: nobody can tell yet."""
     after = timedelta(seconds=wish.after)
     if wish.reference == "average":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, literal_column, select, update
+from sqlalchemy import Connection, bindparam, exists, func, literal_column, select, update
 
 from yarrow.approvals import REJECT
 from yarrow.decision.decisions import Decisions, RunDecision, TaskDecision
@@ -17,11 +17,12 @@ from yarrow.mapping import Instance
 from yarrow.states import RunState, TaskState
 from yarrow.store import asking, notifications, outlets
 from yarrow.store.database import Database
-from yarrow.store.instances import expand
+from yarrow.store.ending import ended
+from yarrow.store.instances import add_all, expand
 from yarrow.store.pausing import pause_after_failures
 from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
-from yarrow.store.tables import dag, dag_run, task_instance
+from yarrow.store.tables import backfill, dag, dag_run, task_instance
 from yarrow.store.transitions import (
     CHUNK,
     SCHEDULER,
@@ -33,7 +34,6 @@ from yarrow.store.transitions import (
     plain_text,
     stop_running,
     touch_later_runs,
-    touch_later_versions,
 )
 
 # Partial indexes want these conditions with the word itself, not with a parameter.
@@ -43,48 +43,110 @@ _RUNNING = dag_run.c.state == literal_column("'running'")
 
 # Starting runs
 
-_ACTIVE = select(dag_run.c.dag_id, func.count().label("runs")).where(_RUNNING).group_by(dag_run.c.dag_id).subquery()
+# A run with a place in the order of a backfill starts within the limit of that, any other within that of its DAG.
+OWN = dag_run.c.backfill_place.is_(None)
+
+_STARTED = (
+    dag_run.c.id,
+    dag_run.c.dag_id,
+    dag_run.c.run_id,
+    dag_run.c.run_type,
+    dag_run.c.version,
+    dag_run.c.logical_date,
+    dag_run.c.priority_class,
+)
+_ACTIVE = (
+    select(dag_run.c.dag_id, func.count().label("runs")).where(_RUNNING, OWN).group_by(dag_run.c.dag_id).subquery()
+)
 _WAITING = (
     select(
-        dag_run.c.id,
-        dag_run.c.dag_id,
-        dag_run.c.run_id,
-        dag_run.c.logical_date,
+        *_STARTED,
         dag.c.max_active_runs,
         func.row_number()
         .over(partition_by=dag_run.c.dag_id, order_by=[dag_run.c.logical_date, dag_run.c.id])
         .label("place"),
     )
     .join(dag, dag.c.dag_id == dag_run.c.dag_id)
-    .where(_QUEUED, ~dag.c.is_paused, dag_run.c.run_after <= bindparam("now"))
+    .where(_QUEUED, OWN, ~dag.c.is_paused, dag_run.c.run_after <= bindparam("now"))
     .subquery()
 )
 _STARTABLE = (
-    select(_WAITING.c.id, _WAITING.c.dag_id, _WAITING.c.run_id)
+    select(*(_WAITING.c[column.name] for column in _STARTED))
     .select_from(_WAITING.outerjoin(_ACTIVE, _ACTIVE.c.dag_id == _WAITING.c.dag_id))
     .where(_WAITING.c.place <= _WAITING.c.max_active_runs - func.coalesce(_ACTIVE.c.runs, 0))
     .order_by(_WAITING.c.logical_date, _WAITING.c.id)
+)
+_OF_BACKFILL = (dag_run.c.backfill_id == backfill.c.id, dag_run.c.backfill_place.is_not(None))
+_BACKFILL_RUNS = select(func.count()).select_from(dag_run).where(*_OF_BACKFILL, _RUNNING).scalar_subquery()
+_BACKFILLS_WITH_ROOM = (
+    select(backfill.c.id, backfill.c.dag_id, (backfill.c.max_active_runs - _BACKFILL_RUNS).label("room"))
+    .join(dag, dag.c.dag_id == backfill.c.dag_id)
+    .where(
+        backfill.c.cancelled_at.is_(None),
+        ~backfill.c.is_paused,
+        ~dag.c.is_paused,
+        exists().where(*_OF_BACKFILL, _QUEUED),
+        backfill.c.max_active_runs > _BACKFILL_RUNS,
+    )
+    .order_by(backfill.c.id)
+)
+_NEXT_OF_BACKFILL = (
+    select(*_STARTED)
+    .where(dag_run.c.backfill_id == bindparam("backfill_id"), dag_run.c.backfill_place.is_not(None), _QUEUED)
+    .order_by(dag_run.c.backfill_place)
+    .limit(bindparam("room"))
+)
+_WITH_TASKS = (
+    select(task_instance.c.dag_run_id)
+    .where(task_instance.c.dag_run_id.in_(bindparam("ids", expanding=True)))
+    .distinct()
 )
 
 
 def startable(connection: Connection, now: datetime) -> bool:
     """Whether a queued run may start, so that `start` is worth a write transaction."""
-    return connection.execute(_STARTABLE, {"now": now}).first() is not None
+    if connection.execute(_STARTABLE, {"now": now}).first() is not None:
+        return True
+    return connection.execute(_BACKFILLS_WITH_ROOM).first() is not None
 
 
-def start(connection: Connection, now: datetime) -> list[int]:
-    """Starts the due runs within their DAG's `max_active_runs`. Returns their ids."""
+def start(connection: Connection, specs: Specs, now: datetime) -> list[int]:
+    """Starts the due runs within the limits of their DAG, or of their backfill. Returns their ids.
+
+    Those that a backfill made get their task instances now.
+    """
     dag_ids = {row.dag_id for row in connection.execute(_STARTABLE, {"now": now})}
+    dag_ids.update(row.dag_id for row in connection.execute(_BACKFILLS_WITH_ROOM))
     for chunk in chunks(sorted(dag_ids), CHUNK):
         # Schedulers look one after the other at the limits of a DAG.
         connection.execute(select(dag.c.dag_id).where(dag.c.dag_id.in_(chunk)).order_by(dag.c.dag_id).with_for_update())
     moves = (RunState.QUEUED, RunState.RUNNING)
-    return [
-        row.id
-        for row in connection.execute(_STARTABLE, {"now": now}).all()
+    started = [
+        row
+        for row in _within_limits(connection, now)
         if row.dag_id in dag_ids
         and move_run(connection, row.id, (row.dag_id, row.run_id), *moves, at=now, who=SCHEDULER, started_at=now)
     ]
+    made = [row for row in started if row.run_type == "backfill"]
+    for rows in chunks(made, CHUNK):
+        complete = set(connection.execute(_WITH_TASKS, {"ids": [row.id for row in rows]}).scalars())
+        for row in rows:
+            if row.id not in complete:
+                add_all(connection, row, specs.get(connection, row.dag_id, row.version))
+    return [row.id for row in started]
+
+
+def may_start(connection: Connection, id: int, now: datetime) -> bool:
+    """Whether a run starts as soon as a scheduler looks."""
+    return any(row.id == id for row in _within_limits(connection, now))
+
+
+def _within_limits(connection: Connection, now: datetime) -> list[AnyRow]:
+    """The runs that may start now, each backfill's in its order."""
+    found = list(connection.execute(_STARTABLE, {"now": now}))
+    for one in connection.execute(_BACKFILLS_WITH_ROOM).all():
+        found += connection.execute(_NEXT_OF_BACKFILL, {"backfill_id": one.id, "room": one.room})
+    return found
 
 
 # Acting
@@ -98,6 +160,8 @@ _LOCKED = (
         dag_run.c.logical_date,
         dag_run.c.state,
         dag_run.c.decided_seq,
+        dag_run.c.fenced_seq,
+        dag_run.c.priority_class,
     )
     .where(dag_run.c.id == bindparam("id"))
     .with_for_update()
@@ -110,11 +174,6 @@ _SUBJECTS = select(
     task_instance.c.map_index.in_(bindparam("map_indexes", expanding=True)),
 )
 _UPDATE_RUN = update(dag_run).where(dag_run.c.id == bindparam("subject_id"))
-_END_WAITS = (
-    update(task_instance)
-    .where(task_instance.c.dag_run_id == bindparam("subject_id"), task_instance.c.wait_until.is_not(None))
-    .values(wait_until=None)
-)
 _WITH_OPEN_ATTEMPT = frozenset({TaskState.SCHEDULED, TaskState.QUEUED, TaskState.UP_FOR_RESCHEDULE})
 
 
@@ -147,9 +206,12 @@ def apply(
     who: str,
     at: datetime,
 ) -> bool:
-    """Carries out decisions on a snapshot. Returns whether all of it could be."""
+    """Carries out decisions on a snapshot. Returns whether all of it could be.
+
+    Nothing is done when a person has cleared or marked anything in the run since.
+    """
     run = connection.execute(_LOCKED, {"id": id}).one_or_none()
-    if run is None or run.state != RunState.RUNNING:
+    if run is None or run.state != RunState.RUNNING or seen_seq < run.fenced_seq:
         return False
     spec = specs.get(connection, run.dag_id, run.version)
     act = _Act(database, connection, specs, spec, run, queued_timeout, who, at)
@@ -185,22 +247,9 @@ def _end_run(act: _Act, decision: RunDecision, seen_seq: int, settled: Mapping[s
     )
     if not moved:
         return False
-    act.connection.execute(_END_WAITS, {"subject_id": act.run.id})
-    if any(task.operator == "approval" for task in act.spec.tasks.values()):
-        asking.close_of_run(act.connection, act.run.id)
-    touch_later_versions(act.connection, act.run.dag_id, act.run.version, act.run.id, act.run.logical_date)
+    ended(act.connection, act.spec, act.run, decision.to_state, at=act.at, reason=decision.reason)
     if decision.to_state is RunState.FAILED:
         pause_after_failures(act.connection, act.specs, act.run.dag_id, act.at)
-    notifications.run_moved(
-        act.connection,
-        act.spec,
-        act.run.run_id,
-        decision.to_state,
-        at=act.at,
-        reason=decision.reason,
-        dag_run_id=act.run.id,
-        logical_date=act.run.logical_date,
-    )
     return True
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Table,
-    Text,
     and_,
     bindparam,
-    cast,
     delete,
     exists,
     func,
@@ -26,11 +24,9 @@ from yarrow.errors import Conflict, NotFound, UsageError
 from yarrow.states import RunState
 from yarrow.store.catalog import did_you_mean, read_dag
 from yarrow.store.database import Database
-from yarrow.store.records import Record
+from yarrow.store.erasing import Deleted, cached_references, count_runs, erase_runs, unnamed
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import (
-    approval,
-    attempt,
     backfill,
     dag,
     dag_dataset,
@@ -44,10 +40,8 @@ from yarrow.store.tables import (
     plan,
     result_cache,
     task_instance,
-    xcom,
 )
 from yarrow.store.transitions import CHUNK, append, chunks, history_line
-from yarrow.xcom import REFERENCE, is_reference
 
 RUNS_AT_ONCE = 500
 """How many runs are deleted in one transaction, where it need not be all of them."""
@@ -56,32 +50,9 @@ LINES_AT_ONCE = 5000
 """How many lines of the history are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted(Record):
-    """What was deleted, or would be."""
-
-    runs: Sequence[tuple[str, str]] = ()  # (dag_id, run_id): their logs may go
-    counts: Mapping[str, int] = field(default_factory=dict)  # rows, by what they are
-    references: Sequence[str] = ()  # addresses of large XComs that nothing in the database names any more
-
-
-References = Mapping[str, Collection[str]]
-"""task_id -> addresses of its large XComs."""
-
-_IDS = bindparam("ids", expanding=True)
-_NAMES = bindparam("names", expanding=True)
-_OF_DAG = bindparam("of_dag_id")
-_INSTANCES = select(task_instance.c.id).where(task_instance.c.dag_run_id.in_(_IDS))
-_ATTEMPTS = select(attempt.c.attempt_id).join(task_instance).where(task_instance.c.dag_run_id.in_(_IDS))
-# The children first: what a database deletes by cascading it does not count.
-_OF_RUNS: Sequence[tuple[str, Table, ColumnElement[bool]]] = (
-    ("xcoms", xcom, xcom.c.attempt_id.in_(_ATTEMPTS)),
-    ("approvals", approval, approval.c.task_instance_id.in_(_INSTANCES)),
-    ("attempts", attempt, attempt.c.task_instance_id.in_(_INSTANCES)),
-    ("task_instances", task_instance, task_instance.c.dag_run_id.in_(_IDS)),
-    ("deadlines", deadline, and_(deadline.c.dag_id == _OF_DAG, deadline.c.run_id.in_(_NAMES))),
-    ("runs", dag_run, dag_run.c.id.in_(_IDS)),
-)
+_IDS: BindParameter[int] = bindparam("ids", expanding=True)
+_NAMES: BindParameter[str] = bindparam("names", expanding=True)
+_OF_DAG: BindParameter[str] = bindparam("of_dag_id")
 _OUTBOX = and_(notification.c.dag_id == _OF_DAG, notification.c.run_id.in_(_NAMES))
 _OF_A_DAG: Sequence[tuple[str, Table, ColumnElement[bool]]] = (
     ("history_lines", event, and_(event.c.dag_id == _OF_DAG, event.c.kind != "dag.deleted")),
@@ -138,30 +109,6 @@ _NEXT_OF_DAG = (
     .with_for_update()
 )
 _LOCK_DAG = select(dag.c.is_active).where(dag.c.dag_id == _OF_DAG).with_for_update()
-_IS_REFERENCE = f'{{"{REFERENCE}":%'
-_REFERENCES = (
-    select(task_instance.c.task_id, xcom.c.value)
-    .join(attempt, attempt.c.attempt_id == xcom.c.attempt_id)
-    .join(task_instance, task_instance.c.id == attempt.c.task_instance_id)
-    .where(task_instance.c.dag_run_id.in_(_IDS), cast(xcom.c.value, Text).like(_IS_REFERENCE))
-)
-_TASKS = bindparam("task_ids", expanding=True)
-_STILL_NAMED = (
-    select(result_cache.c.value).where(
-        result_cache.c.dag_id == _OF_DAG,
-        result_cache.c.task_id.in_(_TASKS),
-        cast(result_cache.c.value, Text).like(_IS_REFERENCE),
-    ),
-    # A result that was taken from the cache is the very object of the run that came to it.
-    select(xcom.c.value)
-    .select_from(dag_run.join(task_instance).join(attempt, attempt.c.task_instance_id == task_instance.c.id).join(xcom))
-    .where(
-        dag_run.c.dag_id == _OF_DAG,
-        task_instance.c.task_id.in_(_TASKS),
-        task_instance.c.cached,
-        cast(xcom.c.value, Text).like(_IS_REFERENCE),
-    ),
-)
 
 
 class Deletions:
@@ -250,49 +197,6 @@ class Deletions:
         return self._database.read(work)
 
 
-def erase_runs(connection: Connection, dag_id: str, rows: Sequence[AnyRow]) -> tuple[Counter[str], dict[str, set[str]]]:
-    """Deletes locked runs of one DAG with what hangs on them, but for the history and notifications.
-
-    Args:
-        rows: With their `id` and `run_id`.
-
-    Returns:
-        How many rows went, by what they were, and where their large XComs lie, by task: see `unnamed`.
-    """
-    counts: Counter[str] = Counter()
-    references: dict[str, set[str]] = {}
-    for chunk in chunks(rows, CHUNK):
-        names = {"ids": [row.id for row in chunk], "names": [row.run_id for row in chunk], "of_dag_id": dag_id}
-        for task_id, value in connection.execute(_REFERENCES, {"ids": names["ids"]}):
-            if is_reference(value):
-                references.setdefault(task_id, set()).add(str(value[REFERENCE]))
-        for what, table, condition in _OF_RUNS:
-            counts[what] += connection.execute(delete(table).where(condition), names).rowcount
-    return +counts, references
-
-
-def count_runs(connection: Connection, dag_id: str, rows: Sequence[AnyRow]) -> Counter[str]:
-    """How many rows `erase_runs` would delete, by what they are."""
-    counts: Counter[str] = Counter()
-    for chunk in chunks(rows, CHUNK):
-        names = {"ids": [row.id for row in chunk], "names": [row.run_id for row in chunk], "of_dag_id": dag_id}
-        for what, table, condition in _OF_RUNS:
-            query = select(func.count()).select_from(table).where(condition)
-            counts[what] += connection.execute(query, names).scalar_one()
-    return +counts
-
-
-def unnamed(connection: Connection, dag_id: str, references: References) -> list[str]:
-    """Those of these addresses that nothing names any more, now that their runs are deleted."""
-    if not references:
-        return []
-    names = {"of_dag_id": dag_id, "task_ids": sorted(references)}
-    wanted = {address for addresses in references.values() for address in addresses}
-    for query in _STILL_NAMED:
-        wanted -= {str(value[REFERENCE]) for value in connection.execute(query, names).scalars() if is_reference(value)}
-    return sorted(wanted)
-
-
 def _erase_outbox(connection: Connection, dag_id: str, run_ids: Sequence[str]) -> int:
     statement = delete(notification).where(_OUTBOX)
     names = [{"of_dag_id": dag_id, "names": chunk} for chunk in chunks(run_ids, CHUNK)]
@@ -355,8 +259,9 @@ def _delete_dag(connection: Connection, dag_id: str, who: str, at: datetime) -> 
     names = {"of_dag_id": dag_id}
     if connection.execute(_BUSY.limit(1), names).first() is not None:
         raise Conflict(f"The DAG {dag_id!r} got a run meanwhile.", hint="Delete it again.")
+    references = cached_references(connection, dag_id)  # which no run names any more
     counts: Counter[str] = Counter()
     for what, table, condition in _OF_A_DAG:
         counts[what] += connection.execute(delete(table).where(condition), names).rowcount
     append(connection, [history_line("dag.deleted", at=at, who=who, dag_id=dag_id)])
-    return Deleted(counts=+counts)
+    return Deleted(counts=+counts, references=references)

@@ -29,6 +29,7 @@ _WANTING = (
         attempt.c.nonce,
         attempt.c.published_at,
         task_instance.c.id,
+        task_instance.c.priority_class,
         task_instance.c.priority_weight,
         task_instance.c.logical_date,
         task_instance.c.dag_id,
@@ -46,7 +47,12 @@ _WANTING = (
         task_instance.c.queue == bindparam("queue"),
         or_(attempt.c.published_at.is_(None), attempt.c.dispatch_deadline <= bindparam("now")),
     )
-    .order_by(task_instance.c.priority_weight.desc(), task_instance.c.logical_date, task_instance.c.id)
+    .order_by(
+        task_instance.c.priority_class.desc(),
+        task_instance.c.priority_weight.desc(),
+        task_instance.c.logical_date,
+        task_instance.c.id,
+    )
     .limit(bindparam("room"))
 )
 _WAITING = (
@@ -102,7 +108,11 @@ def wanting(connection: Connection, room: Mapping[str, int], now: datetime) -> l
         if free > 0
         for row in connection.execute(_WANTING, {"queue": queue, "now": now, "room": free})
     ]
-    return sorted(found, key=lambda pair: (-pair[1].priority_weight, pair[1].logical_date, pair[1].id))
+    return sorted(found, key=lambda pair: _place(pair[1]))
+
+
+def _place(row: AnyRow) -> tuple[int, int, datetime, int]:
+    return -row.priority_class, -row.priority_weight, row.logical_date, row.id
 
 
 def renew(connection: Connection, overdue: Sequence[tuple[str, AnyRow]], now: datetime) -> list[PublishRow]:

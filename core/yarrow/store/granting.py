@@ -84,12 +84,20 @@ BEHIND = or_(
     and_(
         task_instance.c.priority_class == bindparam("class_"),
         or_(
-            task_instance.c.priority_weight < bindparam("weight"),
+            task_instance.c.priority_class < bindparam("class_"),
             and_(
-                task_instance.c.priority_weight == bindparam("weight"),
+                task_instance.c.priority_class == bindparam("class_"),
                 or_(
-                    task_instance.c.logical_date > bindparam("date"),
-                    and_(task_instance.c.logical_date == bindparam("date"), task_instance.c.id > bindparam("id")),
+                    task_instance.c.priority_weight < bindparam("weight"),
+                    and_(
+                        task_instance.c.priority_weight == bindparam("weight"),
+                        or_(
+                            task_instance.c.logical_date > bindparam("date"),
+                            and_(
+                                task_instance.c.logical_date == bindparam("date"), task_instance.c.id > bindparam("id")
+                            ),
+                        ),
+                    ),
                 ),
             ),
         ),
@@ -97,7 +105,7 @@ BEHIND = or_(
 )
 """Those that come after a place in this order; `place_of` has its parameters."""
 
-CANDIDATES = (
+CANDIDATE = (
     select(
         task_instance.c.id,
         task_instance.c.dag_id,
@@ -119,8 +127,12 @@ CANDIDATES = (
     )
     .join(dag_run, dag_run.c.id == task_instance.c.dag_run_id)
     .join(dag, dag.c.dag_id == task_instance.c.dag_id)
-    .where(_SCHEDULED, ~dag.c.is_paused)
 )
+"""What is looked at of a task instance before it is granted."""
+
+CANDIDATES = CANDIDATE.where(_SCHEDULED, ~dag.c.is_paused)
+"""Those that may go if there is room."""
+
 _START = {"class_": 2**31 - 1, "weight": 2**31 - 1, "date": datetime(1, 1, 1, tzinfo=UTC), "id": 0}
 _QUEUE_TASK = (
     update(task_instance)

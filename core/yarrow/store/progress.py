@@ -16,7 +16,7 @@ from yarrow.store.transitions import CHUNK, SCHEDULER, chunks, history_line
 _NEWEST = and_(
     dag_run.c.dag_id == dag.c.dag_id,
     dag_run.c.logical_date == dag.c.scheduled_through,
-    dag_run.c.run_type == "scheduled",
+    dag_run.c.run_type.in_(["scheduled", "backfill"]),  # a backfill may have been first: there is no other run then
 )
 _PROGRESS = (
     select(dag.c.dag_id, dag.c.created_at, dag.c.scheduled_through, func.max(dag_run.c.data_interval_end))

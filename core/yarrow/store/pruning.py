@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, exists, func, literal_column, or_, select
 
@@ -16,17 +17,17 @@ from yarrow.schedules.fires import FIRST
 from yarrow.states import RunState
 from yarrow.store import stale
 from yarrow.store.database import Database
-from yarrow.store.deleting import RUNS_AT_ONCE, STILL_RUNS, Deleted, count_runs, erase_runs, unnamed
+from yarrow.store.deleting import RUNS_AT_ONCE, STILL_RUNS
+from yarrow.store.erasing import Deleted, References, count_runs, erase_runs, unnamed
 from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
-from yarrow.store.stale import Gone
 from yarrow.store.tables import dag, dag_run, dataset_event, dataset_pending, task_instance
-from yarrow.store.transitions import append, chunks, history_line
+from yarrow.store.transitions import append, history_line
 
 INSTANCES_A_RUN = 8
 """How many task instances a step deletes for each run that it may delete; a single run may have more."""
 
-_FINISHED = [literal_column("'success'"), literal_column("'failed'")]
+_FINISHED: list[ColumnElement[str]] = [literal_column("'success'"), literal_column("'failed'")]
 _BY_SCHEDULE = ("scheduled", "backfill")
 
 _DAGS = select(dag.c.dag_id).order_by(dag.c.dag_id)
@@ -49,28 +50,27 @@ _SUCCEEDED_LAST = (
     .order_by(dag_run.c.logical_date.desc(), dag_run.c.id.desc())
     .limit(bindparam("limit"))
 )
+_later = dag_run.alias("later")
+_other = dag_run.alias("other")
 
 
 def _next_has_ended(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     """Whether there is a run behind this one, and the first of them is over: nothing looks at this one any more."""
-    later = _later
     state = (
-        select(later.c.state)
+        select(_later.c.state)
         .where(
-            later.c.dag_id == dag_run.c.dag_id,
-            later.c.logical_date >= dag_run.c.logical_date,  # which the index knows
-            or_(later.c.logical_date > dag_run.c.logical_date, later.c.id > dag_run.c.id),
+            _later.c.dag_id == dag_run.c.dag_id,
+            _later.c.logical_date >= dag_run.c.logical_date,  # which the index knows
+            or_(_later.c.logical_date > dag_run.c.logical_date, _later.c.id > dag_run.c.id),
             *conditions,
         )
-        .order_by(later.c.logical_date, later.c.id)
+        .order_by(_later.c.logical_date, _later.c.id)
         .limit(1)
         .scalar_subquery()
     )
     return state.in_(_FINISHED)
 
 
-_later = dag_run.alias("later")
-_other = dag_run.alias("other")
 _OF_A_BACKFILL_UNDER_WAY = exists().where(
     _other.c.backfill_id == dag_run.c.backfill_id,
     _other.c.state.in_([literal_column("'queued'"), literal_column("'running'")]),
@@ -98,10 +98,16 @@ _OLD = (
         ),
     ),
 )
-_LOOKED_AT = _next_has_ended()
 _INSTANCES = select(func.count()).where(task_instance.c.dag_run_id == dag_run.c.id).scalar_subquery()
 _CANDIDATES = (
-    select(dag_run.c.id, dag_run.c.run_id, dag_run.c.ended_at, dag_run.c.version, dag_run.c.backfill_id, _INSTANCES)
+    select(
+        dag_run.c.id,
+        dag_run.c.run_id,
+        dag_run.c.ended_at,
+        dag_run.c.version,
+        dag_run.c.backfill_id,
+        _INSTANCES.label("instances"),
+    )
     .where(
         *_OLD,
         dag_run.c.ended_at >= bindparam("after"),
@@ -122,28 +128,20 @@ _STILL_OLD = select(dag_run.c.id, dag_run.c.run_id).where(*_OLD, dag_run.c.id.in
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What makes runs of a DAG old enough."""
+    """Which runs of a DAG are old enough."""
 
     dag_id: str
     before: datetime
-    through: datetime | None
-    kept: Sequence[int]
+    through: datetime | None  # as far as the schedule has come
+    kept: Sequence[int]  # ids of runs that are needed, however old
     looks_back: bool
 
-    def of(self, query: Select[*tuple[object, ...]]) -> Select[*tuple[object, ...]]:
-        return query.where(_LOOKED_AT) if self.looks_back else query
+    def narrow(self, query: Select[Any]) -> Select[Any]:
+        return query.where(_next_has_ended()) if self.looks_back else query
 
     @property
-    def parameters(self) -> dict[str, object]:
-        return {"of_dag_id": self.dag_id, "before": self.before, "through": self.through, "kept": self.kept}
-
-
-@dataclass(slots=True)
-class _Place:
-    """How far the old runs of a DAG have been gone through."""
-
-    after: datetime = FIRST
-    after_id: int = 0
+    def parameters(self) -> dict[str, Any]:
+        return {"of_dag_id": self.dag_id, "before": self.before, "through": self.through, "kept": list(self.kept)}
 
 
 class Pruning:
@@ -170,78 +168,99 @@ class Pruning:
         """
         at = self._database.now(now)
         total: Counter[str] = Counter()
-        for dag_id in self._dags():
-            for step in self._prune_runs(dag_id, before, size):
-                total.update(step.counts)
-                yield step
+        for rules, rows in self._old_runs(before, size):
+            step = self._delete(rules, [row.id for row in rows])
+            total.update(step.counts)
+            yield step
         for counts in stale.steps(self._database, before, at, size):
             total.update(counts)
             yield Deleted(counts=counts)
         if total:
-            reason = f"older than {before:%Y-%m-%d %H:%M:%S} UTC: " + ", ".join(
-                f"{count} {what.replace('_', ' ')}" for what, count in sorted(total.items())
-            )
+            counted = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in sorted(total.items()))
+            reason = f"older than {before:%Y-%m-%d %H:%M:%S} UTC: {counted}"
             line = history_line("db.pruned", at=at, who=who, reason=reason)
             self._database.write(lambda connection: append(connection, [line]))
 
     def count(self, before: datetime, now: datetime | None = None) -> Counter[str]:
         """How many rows `steps` would delete, by what they are. Changes nothing."""
         at = self._database.now(now)
-        gone = Gone()
+        gone = stale.Gone()
         counts: Counter[str] = Counter()
-        for dag_id in self._dags():
-            place = _Place()
-            while rows := self._database.read(
-                partial(self._count_some, dag_id=dag_id, before=before, place=place, gone=gone, counts=counts)
-            ):
-                place.after, place.after_id = rows[-1].ended_at, rows[-1].id
+        for rules, rows in self._old_runs(before, RUNS_AT_ONCE):
+            counts.update(self._database.read(partial(count_runs, dag_id=rules.dag_id, rows=rows)))
+            gone.add(rules.dag_id, rows)
         counts.update(self._database.read(lambda connection: stale.count(connection, before, at, gone)))
         return +counts
 
-    def _dags(self) -> Sequence[str]:
-        return self._database.read(lambda connection: connection.execute(_DAGS).scalars().all())
+    def _old_runs(self, before: datetime, size: int) -> Iterator[tuple[_Rules, Sequence[AnyRow]]]:
+        """The runs that may go, DAG by DAG, a step's worth at a time, whether they are deleted meanwhile or not."""
+        for dag_id in self._database.read(lambda connection: connection.execute(_DAGS).scalars().all()):
+            rules = self._database.read(partial(self._rules, dag_id=dag_id, before=before))
+            after, after_id = FIRST, 0
+            while rules is not None:
+                place = {**rules.parameters, "after": after, "after_id": after_id, "limit": size}
+                found = self._database.read(partial(_rows, query=rules.narrow(_CANDIDATES), parameters=place))
+                if not found:
+                    break
+                rows = _first(found, size * INSTANCES_A_RUN)
+                after, after_id = rows[-1].ended_at, rows[-1].id
+                yield rules, rows
 
-    def _count_some(
-        self, connection: Connection, *, dag_id: str, before: datetime, place: _Place, gone: Gone, counts: Counter[str]
-    ) -> Sequence[AnyRow]:
-        rules = self._rules(connection, dag_id, before)
-        rows = [] if rules is None else _candidates(connection, rules, place, RUNS_AT_ONCE)
-        counts.update(count_runs(connection, dag_id, rows))
-        gone.add(dag_id, rows)
-        return rows
+    def _delete(self, rules: _Rules, ids: Sequence[int]) -> Deleted:
+        """Deletes those of the runs that are still too old when they are locked."""
 
-    def _prune_runs(self, dag_id: str, before: datetime, size: int) -> Iterator[Deleted]:
-        rules = self._database.read(lambda connection: self._rules(connection, dag_id, before))
-        place = _Place()
-        while rules is not None:
-            rows = self._database.read(partial(_candidates, rules=rules, place=place, limit=size))
-            if not rows:
-                return
-            chosen = _first(rows, size * INSTANCES_A_RUN)
-            place.after, place.after_id = chosen[-1].ended_at, chosen[-1].id
-            step = self._database.write(partial(_delete, rules=rules, ids=[row.id for row in chosen]))
-            if step.references:  # whether others name them is looked up after the locks are given back
-                ...
-            yield step
+        def work(connection: Connection) -> tuple[Deleted, References]:
+            locked = connection.execute(_LOCK, {"ids": ids}).scalars().all()
+            query = rules.narrow(_STILL_OLD)
+            rows = connection.execute(query, {**rules.parameters, "ids": locked}).all()
+            counts, references = erase_runs(connection, rules.dag_id, rows)
+            return Deleted([(rules.dag_id, row.run_id) for row in rows], counts), references
+
+        step, references = self._database.write(work)
+        if references:  # may take a look at many runs: not while rows are locked
+            addresses = self._database.read(partial(unnamed, dag_id=rules.dag_id, references=references))
+            step = replace(step, references=addresses)
+        return step
 
     def _rules(self, connection: Connection, dag_id: str, before: datetime) -> _Rules | None:
         """None: the DAG has been deleted."""
-        row = connection.execute(_DAG, {"of_dag_id": dag_id}).one_or_none()
+        names = {"of_dag_id": dag_id}
+        row = connection.execute(_DAG, names).one_or_none()
         if row is None:
             return None
-        in_flight = connection.execute(_VERSIONS_IN_FLIGHT, {"of_dag_id": dag_id}).scalars()
-        specs = [self._spec(connection, dag_id, version) for version in sorted({row.version, *in_flight})]
         newest = self._spec(connection, dag_id, row.version)
-        return _Rules(
-            dag_id,
-            before,
-            row.scheduled_through,
-            _needed(connection, dag_id, newest),
-            any(spec is None or spec.looks_back for spec in specs),
-        )
+        in_flight = connection.execute(_VERSIONS_IN_FLIGHT, names).scalars().all()
+        specs = [newest, *(self._spec(connection, dag_id, version) for version in in_flight)]
+        looks_back = any(spec is None or spec.looks_back for spec in specs)
+        kept: set[int] = set()
+        if newest is not None and newest.max_consecutive_failed_dag_runs > 0:
+            limit = newest.max_consecutive_failed_dag_runs
+            kept.update(connection.execute(_ENDED_LAST, {**names, "limit": limit}).scalars())
+        if newest is None or _takes_averages(newest):
+            kept.update(connection.execute(_SUCCEEDED_LAST, {**names, "limit": FEWEST_AVERAGED_RUNS}).scalars())
+        return _Rules(dag_id, before, row.scheduled_through, sorted(kept), looks_back)
 
     def _spec(self, connection: Connection, dag_id: str, version: str) -> DagSpec | None:
         try:
             return self._specs.get(connection, dag_id, version)
         except (NotFound, LookupError, TypeError, ValueError):  # a newer Yarrow has written it
             return None
+
+
+def _rows(connection: Connection, query: Select[Any], parameters: Mapping[str, Any]) -> Sequence[AnyRow]:
+    return connection.execute(query, parameters).all()
+
+
+def _first(rows: Sequence[AnyRow], instances: int) -> Sequence[AnyRow]:
+    """The first of the runs, at least one, that have no more task instances than that together."""
+    taken = 0
+    for count, row in enumerate(rows):
+        taken += row.instances
+        if count and taken > instances:
+            return rows[:count]
+    return rows
+
+
+def _takes_averages(spec: DagSpec) -> bool:
+    wishes = [spec.deadline, *(task.deadline for task in spec.tasks.values())]
+    return any(wish is not None and wish.reference == "average" for wish in wishes)

@@ -13,7 +13,7 @@ from yarrow.jsontypes import Json
 from yarrow.language.faults import Fault
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.mapping import Instance
-from yarrow.states import AttemptState, RunState, TaskState, summary_of
+from yarrow.states import FINISHED_RUN_STATES, AttemptState, RunState, TaskState, summary_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +237,55 @@ class EventRecord(Record):
     to_state: str | None
     who: str
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRecord(Record):
+    """A backfill, and how far it is."""
+
+    id: int
+    dag_id: str
+    plan_id: str
+    from_date: datetime  # logical dates, both inclusive
+    to_date: datetime
+    reprocess: str  # none, failed or completed
+    tasks: str | None  # the selector; None: all tasks
+    params: Mapping[str, Json]
+    max_active_runs: int
+    run_backwards: bool
+    priority_class: int
+    run_count: int  # of its plan
+    is_paused: bool
+    cancelled_at: datetime | None
+    created_at: datetime
+    created_by: str
+    counts: Mapping[str, int] = field(default_factory=dict)  # state -> how many of its runs; deleted ones are nowhere
+    left: int = 0  # runs that have yet to end
+    eta: float | None = None  # seconds until it is complete; None: nobody can tell, or nothing is left to do
+
+    @property
+    def state(self) -> str:
+        """queued, running, paused, cancelled or completed."""
+        if self.cancelled_at is not None:
+            return "cancelled"
+        if self.left == 0:
+            return "completed"
+        if self.is_paused:
+            return "paused"
+        return "running" if self.left < self.run_count or self.counts.get(RunState.RUNNING) else "queued"
+
+    @property
+    def progress(self) -> float:
+        """The part of its runs that it is done with, from 0 to 1; of one that was cancelled the part that has ended."""
+        if not self.run_count:
+            return 1.0
+        ended = sum(self.counts.get(state, 0) for state in FINISHED_RUN_STATES)
+        done = ended if self.cancelled_at is not None else self.run_count - self.left
+        return min(max(done / self.run_count, 0.0), 1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON data, with its state and its progress."""
+        return {**Record.to_json(self), "state": self.state, "progress": self.progress}
 
 
 @dataclass(frozen=True, slots=True)

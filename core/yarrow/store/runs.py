@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from yarrow.states import RunState
 from yarrow.store import deadlines, deciding, snapshots
 from yarrow.store.catalog import did_you_mean, read_dag
 from yarrow.store.database import Database, insert_new
-from yarrow.store.instances import add_all, in_task_order
+from yarrow.store.instances import Placed, add_all, in_task_order
 from yarrow.store.records import EventRecord, RunRecord, RunSnapshot, TaskInstanceRecord, TaskSummary
 from yarrow.store.rows import columns_of
 from yarrow.store.specs import Specs
@@ -68,8 +68,9 @@ class Runs:
                 `scheduled_through`, which becomes this run's logical date. The pointer never moves backwards.
 
         Returns:
-            None when the run exists already; the pointer is moved all the same. None, too, when the DAG has moved on:
-            it got another version, or is scheduled past this run.
+            None when the run exists already, or a backfill has a run for the logical date of a scheduled one; the
+            pointer is moved all the same. None, too, when the DAG has moved on: it got another version, or is scheduled
+            past this run.
         """
         at = self._database.now(now)
         row = _run_row(spec, version, run_id, run_type, interval, params, triggered_by, at)
@@ -77,7 +78,8 @@ class Runs:
         def work(connection: Connection) -> RunRecord | None:
             if advance is not None and not _advance(connection, spec.dag_id, version, interval[0], advance):
                 return None
-            record = self._insert(connection, spec, row)
+            taken = run_type == "scheduled" and _is_backfilled(connection, spec.dag_id, interval[0])
+            record = None if taken else self._insert(connection, spec, row)
             if advance is not None and deadlines.known_beforehand(spec):
                 deadlines.expect(self._database, connection, [spec.dag_id])
             return record
@@ -136,7 +138,7 @@ class Runs:
             if record is not None:
                 return record
             if exist_ok:
-                return _one_run(connection, dag_id, name)
+                return one_run(connection, dag_id, name)
             raise Conflict(f"The DAG {dag_id!r} has a run {name!r} already.", hint="Give another run_id.")
 
         return self._database.write(work)
@@ -173,9 +175,9 @@ class Runs:
         return record
 
     def active_count(self, dag_id: str) -> int:
-        """How many runs of the DAG are queued or running."""
+        """How many runs of the DAG are queued or running, without those of its backfills."""
         active = dag_run.c.state.in_([RunState.QUEUED, RunState.RUNNING])
-        query = select(func.count()).select_from(dag_run).where(dag_run.c.dag_id == dag_id, active)
+        query = select(func.count()).select_from(dag_run).where(dag_run.c.dag_id == dag_id, active, deciding.OWN)
         return self._database.read(lambda connection: connection.execute(query).scalar_one())
 
     # How they go on
@@ -183,13 +185,15 @@ class Runs:
     def start_due(self, now: datetime | None = None) -> builtins.list[int]:
         """Starts queued runs within their DAG's `max_active_runs`, oldest logical date first; not of paused DAGs.
 
+        Those of a backfill start in its order, within its own limit instead, unless it is paused.
+
         Returns:
             The ids of the runs that are running now.
         """
         at = self._database.now(now)
         if not self._database.read(lambda connection: deciding.startable(connection, at)):
             return []
-        return self._database.write(lambda connection: deciding.start(connection, at))
+        return self._database.write(lambda connection: deciding.start(connection, self._specs, at))
 
     def undecided(self, now: datetime | None = None, limit: int = 1000) -> builtins.list[int]:
         """Ids of running runs to which something happened, or whose wait is over."""
@@ -241,7 +245,7 @@ class Runs:
 
     def get(self, dag_id: str, run_id: str) -> RunRecord:
         """The run. Raises NotFound."""
-        return self._database.read(lambda connection: _one_run(connection, dag_id, run_id))
+        return self._database.read(lambda connection: one_run(connection, dag_id, run_id))
 
     def by_id(self, id: int) -> RunRecord:
         """The run with that row id. Raises NotFound."""
@@ -315,7 +319,7 @@ class Runs:
         of_task = _TASK_INSTANCE.where(task_instance.c.dag_run_id == run.id, task_instance.c.task_id == task_id)
         found = self._task_instances(of_task.where(task_instance.c.map_index == map_index))
         if not found:
-            raise _no_such_instance(run, self.task_instances(run.id), task_id, map_index)
+            raise no_such_instance(run, self.task_instances(run.id), task_id, map_index)
         return found[0]
 
     def mapped_instances(
@@ -405,7 +409,16 @@ def _advance(
     return connection.execute(statement).rowcount == 1
 
 
-def _one_run(connection: Connection, dag_id: str, run_id: str) -> RunRecord:
+def _is_backfilled(connection: Connection, dag_id: str, logical_date: datetime) -> bool:
+    """Whether a backfill has a run for the logical date, whatever has become of it."""
+    query = select(dag_run.c.id).where(
+        dag_run.c.dag_id == dag_id, dag_run.c.logical_date == logical_date, dag_run.c.run_type == "backfill"
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def one_run(connection: Connection, dag_id: str, run_id: str) -> RunRecord:
+    """The run. Raises NotFound with the nearest name."""
     row = connection.execute(_RUN.where(dag_run.c.dag_id == dag_id, dag_run.c.run_id == run_id)).one_or_none()
     if row is not None:
         return RunRecord(*row)
@@ -415,9 +428,8 @@ def _one_run(connection: Connection, dag_id: str, run_id: str) -> RunRecord:
     raise NotFound(f"The DAG {dag_id!r} has no run {run_id!r}.", hint=hint)
 
 
-def _no_such_instance(
-    run: RunRecord, instances: builtins.list[TaskInstanceRecord], task_id: str, map_index: int
-) -> NotFound:
+def no_such_instance(run: RunRecord, instances: Sequence[Placed], task_id: str, map_index: int) -> NotFound:
+    """Names the nearest task, or the map indexes that there are of these instances of the run."""
     where = f"the run {run.run_id!r} of the DAG {run.dag_id!r}"
     indexes = [instance.map_index for instance in instances if instance.task_id == task_id]
     if not indexes:

@@ -6,7 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, exists, literal_column, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    exists,
+    literal_column,
+    or_,
+    select,
+)
 
 from yarrow.errors import NotFound, UsageError
 from yarrow.language.spec import DagSpec
@@ -23,7 +34,7 @@ from yarrow.store.workers import read_pools
 
 _NEAR = 200  # so many of the newest run ids are looked at for one that is like a wrong one
 
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _FOUND = select(dag_run.c.id, dag_run.c.run_id, dag_run.c.logical_date).order_by(dag_run.c.logical_date, dag_run.c.id)
 _NEWEST_RUN_IDS = (
     select(dag_run.c.run_id)
@@ -81,7 +92,7 @@ _TASKS = (
         task_instance.c.map_value,
     )
     .select_from(task_instance.outerjoin(attempt, and_(_RUNNING, attempt.c.attempt_id == task_instance.c.attempt_id)))
-    .where(task_instance.c.dag_run_id.in_(_IDS), task_instance.c.state != literal_column("'removed'"))
+    .where(task_instance.c.dag_run_id.in_(_IDS))
 )
 _NUMBERS = select(dag_version.c.version, dag_version.c.number).where(
     dag_version.c.dag_id == bindparam("dag_id"), dag_version.c.version.in_(bindparam("versions", expanding=True))
@@ -90,8 +101,6 @@ _NUMBERS = select(dag_version.c.version, dag_version.c.number).where(
 
 def load(connection: Connection, specs: Specs, request: Request, now: datetime, *, locked: bool) -> Situation:
     """What a request is about, as it stands.
-
-    Task instances that are removed, or will be as soon as their worker has stopped them, are history and left out.
 
     Args:
         locked: Runs and task instances stay as they are until the transaction ends, and so does, for a backfill, the
@@ -279,9 +288,7 @@ def _with_tasks(connection: Connection, runs: Sequence[RunFacts]) -> list[RunFac
     by_run: dict[int, list[TaskFacts]] = {run.id: [] for run in runs}
     for chunk in chunks(by_run, CHUNK):
         for row in connection.execute(_TASKS, {"ids": chunk}).all():
-            facts = _task(row)
-            if facts.stopping_to != TaskState.REMOVED:
-                by_run[row.dag_run_id].append(facts)
+            by_run[row.dag_run_id].append(_task(row))
     places: dict[str, Mapping[str, int]] = {}
     for run in runs:
         places.setdefault(run.version, {task_id: place for place, task_id in enumerate(run.spec.tasks)})

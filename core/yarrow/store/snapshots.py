@@ -38,6 +38,7 @@ _NEXT_WAIT = (
 _RUN = select(*columns_of(RunRecord, dag_run)).where(dag_run.c.id == bindparam("id"))
 _STOPPED = select(attempt.c.cancel_reason).where(attempt.c.attempt_id == task_instance.c.attempt_id).scalar_subquery()
 _MAY_BE_STOPPED = task_instance.c.state.in_([literal_column("'running'"), literal_column("'failed'")])
+_THERE = task_instance.c.state != literal_column("'removed'")  # others are history
 _VIEWS = (
     select(
         task_instance.c.task_id,
@@ -49,7 +50,7 @@ _VIEWS = (
         task_instance.c.map_index,
         case((_MAY_BE_STOPPED, _STOPPED)).label("stopped"),
     )
-    .where(task_instance.c.dag_run_id == bindparam("id"))
+    .where(task_instance.c.dag_run_id == bindparam("id"), _THERE)
     .order_by(task_instance.c.id)
 )
 # The values may be large and many: they are read for what is decided by them, and not again once it has begun.
@@ -74,12 +75,13 @@ _PREVIOUS = (
     .order_by(dag_run.c.logical_date.desc(), dag_run.c.id.desc())
     .limit(1)
 )
-_PREVIOUS_SCHEDULED = _PREVIOUS.where(dag_run.c.run_type == "scheduled")
+_PREVIOUS_SCHEDULED = _PREVIOUS.where(dag_run.c.run_type.in_(["scheduled", "backfill"]))
 _STATES = (
     select(task_instance.c.task_id, task_instance.c.state)
     .where(
         task_instance.c.dag_run_id == bindparam("id"),
         task_instance.c.task_id.in_(bindparam("task_ids", expanding=True)),
+        _THERE,
     )
     .order_by(task_instance.c.id)
 )
@@ -106,7 +108,12 @@ def snapshot(connection: Connection, specs: Specs, id: int) -> RunSnapshot | Non
     row = connection.execute(_RUN, {"id": id}).one_or_none()
     if row is None or row.state != RunState.RUNNING:
         return None
-    record = RunRecord(*row)
+    return snapshot_of(connection, specs, RunRecord(*row))
+
+
+def snapshot_of(connection: Connection, specs: Specs, record: RunRecord) -> RunSnapshot:
+    """What there would be to decide on if a run were running, which it need not. It may have no task instances yet."""
+    id = record.id
     spec = specs.get(connection, record.dag_id, record.version)
     by_value = [task_id for task_id in spec.mapped_tasks if decided_by_value(spec.tasks[task_id])]
     if by_value:

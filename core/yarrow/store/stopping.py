@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, literal_column, select, update
+from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, update
 
 from yarrow.language.durations import format_duration
 from yarrow.states import AttemptState, TaskState
@@ -65,7 +65,11 @@ _ONE = _TASKS.where(
 _CANCEL = update(attempt).where(
     attempt.c.attempt_id == bindparam("subject_id"),
     attempt.c.state == AttemptState.RUNNING,
-    attempt.c.cancel_reason.is_(None),
+    or_(
+        attempt.c.cancel_reason.is_(None),
+        # What it is to end in otherwise is an older wish, of the engine or of a person.
+        func.coalesce(attempt.c.cancel_state, str(TaskState.FAILED)) != str(TaskState.FAILED),
+    ),
 )
 
 
@@ -115,7 +119,13 @@ def cancel(
     reason: str,
     at: datetime,
 ) -> bool:
-    """Stops a task instance. Returns whether there was anything to stop."""
+    """Stops a task instance: it fails, even if it was to end in another way.
+
+    One that succeeds before its worker has stopped it has succeeded, unless it was cleared or marked before.
+
+    Returns:
+        Whether there was anything to stop.
+    """
     touch_run(connection, dag_run_id)
     names = {"dag_run_id": dag_run_id, "task_id": task_id, "map_index": map_index}
     row = connection.execute(_ONE, names).one_or_none()
@@ -125,7 +135,8 @@ def cancel(
         if not _fail(specs, connection, row, reason=reason, who=who, at=at):
             raise Raced
         return True
-    if connection.execute(_CANCEL, {"subject_id": row.attempt_id, "cancel_reason": reason}).rowcount != 1:
+    wish = {"cancel_reason": reason, "cancel_state": None}
+    if connection.execute(_CANCEL, {"subject_id": row.attempt_id, **wish}).rowcount != 1:
         return False
     line = history_line(
         "task.cancel",

@@ -10,12 +10,14 @@ from yarrow.clock import Clock, utc_now
 from yarrow.store import schema
 from yarrow.store.approvals import Approvals
 from yarrow.store.attempts import Attempts
+from yarrow.store.backfills import Backfills
 from yarrow.store.cache import ResultCache
 from yarrow.store.catalog import Catalog
 from yarrow.store.database import Database
 from yarrow.store.datasets import Datasets
 from yarrow.store.deadlines import Deadlines
 from yarrow.store.deleting import Deletions
+from yarrow.store.explaining import Explanations
 from yarrow.store.history import History
 from yarrow.store.notifications import Notifications
 from yarrow.store.plans import Plans
@@ -45,6 +47,8 @@ class Store:
         self.notifications = Notifications(database)
         self.history = History(database)
         self.plans = Plans(database, specs)
+        self.explanations = Explanations(database, specs)
+        self.backfills = Backfills(database)
         self.deletions = Deletions(database)
         self.pruning = Pruning(database, specs)
 

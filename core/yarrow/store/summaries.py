@@ -7,6 +7,7 @@ from itertools import groupby
 
 from sqlalchemy import Connection, func, select
 
+from yarrow.states import TaskState
 from yarrow.store.records import TaskSummary
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import task_instance
@@ -42,7 +43,9 @@ def _summed(rows: Iterable[AnyRow]) -> list[TaskSummary]:
     return [_summary(group) for group in groups]
 
 
-def _summary(group: Sequence[AnyRow]) -> TaskSummary:
+def _summary(found: Sequence[AnyRow]) -> TaskSummary:
+    # Instances that are history are told of only where a task has no other.
+    group = [row for row in found if row.state is not TaskState.REMOVED] or found
     starts = [row.started_at for row in group if row.started_at]
     ends = [row.ended_at for row in group if row.ended_at]
     return TaskSummary(

@@ -212,16 +212,17 @@ dag_run = Table(
     # The value of `change_seq` at which a person cleared or marked something: what was decided before counts no more.
     Column("fenced_seq", Integer, nullable=False, default=0, server_default="0"),
     Column("backfill_id", Key),  # of the backfill that made it, or reran it last
-    Column("backfill_place", Integer),  # in the order of that backfill, from 1
+    # In the order of that backfill, from 1. None: it is not within the limit of one, but within that of its DAG.
+    Column("backfill_place", Integer),
     Column("priority_class", Integer, nullable=False, default=0, server_default="0"),  # of its task instances
     UniqueConstraint("dag_id", "run_id"),
     Index("ix_dag_run_by_date", "dag_id", "logical_date"),
-    Index("ix_dag_run_queued", "dag_id", "logical_date", "id", **only("state = 'queued'")),
+    Index("ix_dag_run_queued", "backfill_place", "dag_id", "logical_date", "id", **only("state = 'queued'")),
     Index("ix_dag_run_running", "dag_id", **only("state = 'running'")),
     Index("ix_dag_run_undecided", "id", **only("state = 'running' AND change_seq > decided_seq")),
     Index("ix_dag_run_ended", "dag_id", "ended_at", **only("ended_at IS NOT NULL")),
     Index("ix_dag_run_waiting", "wait_until", **only("wait_until IS NOT NULL")),
-    Index("ix_dag_run_backfill", "backfill_id", "state", **only("backfill_id IS NOT NULL")),
+    Index("ix_dag_run_backfill", "backfill_id", "state", "backfill_place", **only("backfill_id IS NOT NULL")),
 )
 
 task_instance = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -66,7 +66,7 @@ class Workers:
 
     def alive(self, lease: float = 60.0, now: datetime | None = None) -> list[WorkerRecord]:
         """Workers heard of within a lease, with the number of attempts each of them holds."""
-        return self._database.read(lambda connection: _alive(self._since(connection, lease, now), connection))
+        return self._database.read(lambda connection: live_workers(self._since(connection, lease, now), connection))
 
     def forget_stale(self, older_than: datetime) -> int:
         """Removes workers and schedulers not heard of since. Returns how many."""
@@ -155,7 +155,7 @@ class Workers:
         """The state of the parts, in six queries."""
 
         def work(connection: Connection) -> HealthReport:
-            workers = _alive(self._since(connection, lease, now), connection)
+            workers = live_workers(self._since(connection, lease, now), connection)
             recent = self._since(connection, MISSED_BEATS * beat, now)
             schedulers = [SchedulerRecord(*row) for row in connection.execute(_SCHEDULERS)]
             schedulers = [one for one in schedulers if one.seen_at >= recent]
@@ -176,7 +176,13 @@ class Workers:
         return (now or self._database.lease_now(connection)) - timedelta(seconds=seconds)
 
 
-def _alive(since: datetime, connection: Connection) -> list[WorkerRecord]:
+def served_queues(workers: Iterable[WorkerRecord]) -> frozenset[str]:
+    """The queues that have a live worker; `*` among them stands for all."""
+    return frozenset(queue for worker in workers if not worker.stopping for queue in worker.queues)
+
+
+def live_workers(since: datetime, connection: Connection) -> list[WorkerRecord]:
+    """The workers that were heard of since then."""
     return [WorkerRecord(*row) for row in connection.execute(_WORKERS.where(worker.c.seen_at >= since))]
 
 

@@ -133,14 +133,10 @@ def test_of_what_only_ends_nothing_is_said_about_the_pause() -> None:
 
 def test_a_file_that_is_gone_is_told() -> None:
     gone = situation(is_active=False)
-    assert "orders has no file any more: the runs go in the version that they were pinned to." in notes_of(
-        CLEAR, [cleared("load")], gone
-    )
-    request = BackfillRequest(dag_id="orders", from_date=DAY, to_date=END)
-    created = RunChange("r9", DAY, RunAction.CREATE, to_state="queued", task_count=2)
-    assert notes_of(request, [created], gone) == [
-        "orders has no file any more: the runs go in the last version that there was."
-    ]
+    words = "orders has no file any more: the runs go on all the same, "
+    assert f"{words}each in its own version." in notes_of(CLEAR, [cleared("load")], gone)
+    latest = ClearRequest(dag_id="orders", run_ids=("r0",), latest_version=True)
+    assert f"{words}in its last version." in notes_of(latest, [cleared("load")], gone)
 
 
 def test_lost_xcoms_are_counted_and_what_is_kept_is_told() -> None:

@@ -54,8 +54,8 @@ SPANS = st.fixed_dictionaries(
     {
         "first": st.integers(0, DAYS - 1),
         "days": st.integers(1, DAYS),
-        "reprocess": st.sampled_from(["none", "failed", "completed"]),
-        "whole_runs": CHANCES,
+        "reprocess": st.sampled_from(["none", "failed", "failed", "completed"]),
+        "whole_runs": st.booleans(),
         "max_active_runs": st.integers(1, 2),
         "run_backwards": CHANCES,
     }
@@ -223,9 +223,16 @@ class Reruns(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-def backfill_of(*, first: int, days: int, **fields: Any) -> BackfillRequest:
+def backfill_of(*, first: int, days: int, whole_runs: bool, reprocess: str, **fields: Any) -> BackfillRequest:
     from_date = FIRST + timedelta(days=first)
-    return BackfillRequest(dag_id="d", from_date=from_date, to_date=from_date + timedelta(days=days - 1), **fields)
+    return BackfillRequest(
+        dag_id="d",
+        from_date=from_date,
+        to_date=from_date + timedelta(days=days - 1),
+        reprocess=reprocess,
+        whole_runs=whole_runs and reprocess == "failed",
+        **fields,
+    )
 
 
 def check(fresh_database: Callable[[Path], str], examples: int, steps: int) -> None:

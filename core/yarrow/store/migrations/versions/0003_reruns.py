@@ -54,7 +54,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_dag_run_backfill",
         "dag_run",
-        ["backfill_id", "state"],
+        ["backfill_id", "state", "backfill_place"],
         sqlite_where=sa.text("backfill_id IS NOT NULL"),
         postgresql_where=sa.text("backfill_id IS NOT NULL"),
     )
@@ -70,11 +70,17 @@ def upgrade() -> None:
         "logical_date",
         "id",
     ]
-    _index_anew("ix_task_instance_scheduled", [*first, "dag_id", "pool", "queue", "pool_slots"], "state = 'scheduled'")
-    _index_anew("ix_task_instance_queued", ["queue", *first], "state = 'queued'")
+    _index_anew("dag_run", "ix_dag_run_queued", ["backfill_place", "dag_id", "logical_date", "id"], "state = 'queued'")
+    _index_anew(
+        "task_instance",
+        "ix_task_instance_scheduled",
+        [*first, "dag_id", "pool", "queue", "pool_slots"],
+        "state = 'scheduled'",
+    )
+    _index_anew("task_instance", "ix_task_instance_queued", ["queue", *first], "state = 'queued'")
 
 
-def _index_anew(name: str, columns: list[str | sa.TextClause], condition: str) -> None:
-    op.drop_index(name, "task_instance")
+def _index_anew(table: str, name: str, columns: list[str | sa.TextClause], condition: str) -> None:
+    op.drop_index(name, table)
     where = sa.text(condition)
-    op.create_index(name, "task_instance", columns, sqlite_where=where, postgresql_where=where)
+    op.create_index(name, table, columns, sqlite_where=where, postgresql_where=where)

@@ -1,0 +1,79 @@
+"""`yarrow db prune`: what has ended long ago is deleted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import click
+
+from yarrow.cli.access import open_store, who
+from yarrow.cli.delete import confirm, dry_run_option, print_counts, print_failures, with_progress, yes_option
+from yarrow.cli.output import json_option, print_json
+from yarrow.clock import utc_now
+from yarrow.config import Config, load_config
+from yarrow.errors import UsageError
+from yarrow.language.durations import format_duration, parse_duration
+from yarrow.remains import Remains
+
+
+@click.command()
+@click.option("--older-than", metavar="AGE", help="Such as 90d. Default: the setting `retention`, if there is one.")
+@yes_option
+@dry_run_option
+@json_option
+def prune(older_than: str | None, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Delete runs that ended long ago, with all that belongs to them, and what is left over from others.
+
+    Runs that are not over stay, and so do those that later ones depend on. It may be broken off at any time.
+    """
+    config = load_config()
+    age = _age(older_than, config)
+    now = utc_now()
+    before = now - timedelta(seconds=age)
+    facts = {"older_than": format_duration(age), "before": before, "dry_run": dry_run}
+    with open_store(config) as store:
+        counts: Counter[str] = Counter()
+        failures: list[str] = []
+        found = store.pruning.count(before, now)
+        if not as_json and (dry_run or not yes):
+            print_counts(found, empty=_nothing(age))
+        if dry_run or not found:
+            if as_json:
+                print_json({**facts, "deleted": found, "failures": []})
+            elif yes and not dry_run:
+                click.echo(_nothing(age))
+            return
+        confirm(f"Delete this, which is older than {format_duration(age)}, for good?", yes)
+        remains = Remains(config)
+        for step in with_progress(store.pruning.steps(before, who=who(), now=now), found["runs"], "pruning"):
+            counts.update(step.counts)
+            failures += remains.remove(step.runs, step.references)
+        is_file = store.dialect == "sqlite"
+    if as_json:
+        print_json({**facts, "deleted": +counts, "failures": failures})
+    elif yes:
+        print_counts(counts, empty=_nothing(age))
+    if not as_json:
+        click.echo(f"Deleted {counts['runs']:,} runs and what belonged to them.")
+        if is_file:
+            click.echo("The database file keeps its size and reuses the room; `VACUUM` in sqlite3 makes it smaller.")
+    print_failures(failures)
+
+
+def _age(text: str | None, config: Config) -> float:
+    if text is None:
+        if config.retention <= 0:
+            raise UsageError("How old?", hint="Give `--older-than`, such as 90d, or set `retention`.")
+        return config.retention
+    try:
+        age = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--older-than: {error}.") from error
+    if age <= 0:
+        raise UsageError("--older-than: nothing would be kept.", hint="Give an age, such as 90d.")
+    return age
+
+
+def _nothing(age: float) -> str:
+    return f"Nothing is older than {format_duration(age)}."
