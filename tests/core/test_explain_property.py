@@ -1,4 +1,4 @@
-"""What an explanation says of task instances that have not started is what `decide` makes of them: by chance, and always."""
+"""What an explanation says of a task instance that has not started is what `decide` makes of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

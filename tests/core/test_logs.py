@@ -184,3 +184,85 @@ def test_threads_do_not_mix_their_batches(tmp_path: Path) -> None:
     found = texts(store)
     assert len(found) == 600
     assert all(found[at].rpartition(" ")[0] == found[at + 2].rpartition(" ")[0] for at in range(0, 600, 3))
+
+
+def runs_with_logs(store: LogStore) -> dict[tuple[str, str], int]:
+    """How many lines the runs of `log_everywhere` have."""
+    return {names: len(store.read(*names, "t", -1, 1)[0]) for names in PLACES}
+
+
+PLACES = [("d", "r"), ("d", "r1"), ("d", "../r"), ("d2", "r"), ("..", "r"), ("d/r", "r"), ("x" * 250, "y" * 250)]
+
+
+def log_everywhere(store: LogStore) -> dict[tuple[str, str], int]:
+    for names in PLACES:
+        store.append(*names, "t", -1, 1, [line("x")])
+        store.append(*names, "group.m", 3, 2, [line("x")])
+    return dict.fromkeys(PLACES, 1)
+
+
+@pytest.mark.parametrize("names", PLACES, ids=str)
+def test_the_logs_of_a_run_are_deleted_and_no_others(url: str, names: tuple[str, str]) -> None:
+    store = LogStore(url)
+    expected = log_everywhere(store)
+    store.delete_run(*names)
+    assert runs_with_logs(store) == expected | {names: 0}
+    assert store.read(*names, "group.m", 3, 2) == ([], 0)
+    store.delete_run(*names)  # nothing is there any more
+    store.delete_run("never", "was")
+
+
+@pytest.mark.parametrize("dag_id", ["d", "..", "d/r", "x" * 250])
+def test_the_logs_of_a_dag_are_deleted_and_no_others(url: str, dag_id: str) -> None:
+    store = LogStore(url)
+    expected = log_everywhere(store)
+    store.delete_dag(dag_id)
+    assert runs_with_logs(store) == {names: 0 if names[0] == dag_id else lines for names, lines in expected.items()}
+    store.delete_dag(dag_id)
+
+
+def test_without_a_name_nothing_is_deleted(url: str) -> None:
+    store = LogStore(url)
+    expected = log_everywhere(store)
+    for delete in (lambda: store.delete_run("d", ""), lambda: store.delete_run("", "r"), lambda: store.delete_dag("")):
+        with pytest.raises(ValueError, match="without a name"):
+            delete()
+    assert runs_with_logs(store) == expected
+
+
+def test_links_lead_no_deleting_out_of_the_folder(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    (precious / "r").mkdir(parents=True)
+    (precious / "r/file").write_text("x")
+    folder = tmp_path / "logs"
+    store = LogStore(str(folder))
+    store.append("d", "kept", "t", -1, 1, [line("x")])
+    (folder / "d/r").symlink_to(precious)
+    (folder / "d/kept/link").symlink_to(precious)
+    (folder / "linked").symlink_to(precious)
+    store.delete_run("d", "r")  # the link goes, and what it leads to stays
+    store.delete_run("d", "kept")
+    with pytest.raises(OSError, match="leads out of the log folder"):
+        store.delete_run("linked", "r")
+    store.delete_dag("linked")
+    assert (precious / "r/file").read_text() == "x"
+    assert [path.name for path in folder.iterdir()] == ["d"]
+    assert list((folder / "d").iterdir()) == []
+
+
+def test_the_size_of_the_logs_of_a_run(tmp_path: Path) -> None:
+    store = LogStore(str(tmp_path))
+    assert store.size_of_run("d", "r") == 0
+    log_everywhere(store)
+    size = store.size_of_run("d", "r")
+    assert size == sum(file.stat().st_size for file in (tmp_path / "d/r").rglob("*.jsonl"))
+    assert size
+    assert LogStore("memory://logs").size_of_run("d", "r") is None
+
+
+def test_an_attempt_logs_again_after_its_logs_were_deleted(url: str) -> None:
+    store = LogStore(url)
+    store.append(*ATTEMPT, [line("before")])
+    store.delete_run(ATTEMPT[0], ATTEMPT[1])
+    store.append(*ATTEMPT, [line("after")])
+    assert texts(store) == ["after"]

@@ -1,6 +1,7 @@
 """Large XCom values travel by reference."""
 
 import json
+import uuid
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,52 @@ def test_a_reference_to_nothing(tmp_path: Path) -> None:
 def test_a_key_stays_in_the_store(tmp_path: Path) -> None:
     with pytest.raises(Fail, match="leads out of its folder"):
         xcom.spill("x" * 100, str(tmp_path), "../../a", 10)
+
+
+@pytest.fixture(params=["folder", "objects"])
+def objects_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"file://{tmp_path}/objects" if request.param == "folder" else f"memory://objects-{uuid.uuid4().hex}"
+
+
+def spilled(objects_url: str, key: str) -> str:
+    value = xcom.spill("x" * 100, objects_url, key, 10)
+    assert isinstance(value, dict)
+    return str(value["$ref"])
+
+
+def test_a_large_value_is_discarded_and_its_neighbours_stay(objects_url: str) -> None:
+    first, second = spilled(objects_url, "task/1"), spilled(objects_url, "task/2")
+    xcom.discard(first, objects_url)
+    with pytest.raises(Fail, match="is gone"):
+        xcom.resolve({"$ref": first})
+    assert xcom.resolve({"$ref": second}) == "x" * 100
+    xcom.discard(first, objects_url)  # it is gone already
+
+
+def test_no_empty_folder_stays(tmp_path: Path) -> None:
+    xcom.discard(spilled(str(tmp_path), "task/1"), str(tmp_path))
+    assert list((tmp_path / "xcom").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{objects}/datasets/task/1.json",
+        "{objects}/xcom/../datasets/task/1.json",
+        "{objects}/xcom//etc/1.json",
+        "{objects}/xcom/",
+        "{objects}/xcom/task",
+        "{objects}2/xcom/task/1.json",
+        "/etc/passwd",
+        "../1.json",
+        "",
+    ],
+)
+def test_what_only_claims_to_be_a_large_value_is_not_removed(tmp_path: Path, path: str) -> None:
+    objects_url = f"file://{tmp_path}/objects"
+    other = tmp_path / "objects/datasets/task/1.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("{}")
+    with pytest.raises(Fail, match="so it stays"):
+        xcom.discard(path.format(objects=objects_url), objects_url)
+    assert other.exists()

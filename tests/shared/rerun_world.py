@@ -356,7 +356,7 @@ def drain(world: World) -> None:
             break
     world.check()
     left = {name: state for name, state in world.look().runs.items() if state not in ("success", "failed")}
-    assert left == {}, f"these runs are stuck: {left}"
+    assert left == {}, f"these runs are stuck: {left}, with {world.look().tasks}"
 
 
 def _pass(world: World) -> None:

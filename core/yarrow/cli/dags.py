@@ -107,7 +107,7 @@ def show(dag_id: str, version: str | None, as_json: bool) -> None:
     """Show a DAG: its tasks, its schedule, its versions and what its file says now."""
     with open_store() as store:
         record = store.catalog.dag(dag_id)
-        versions = store.versions.all(dag_id)
+        versions = store.catalog.versions(dag_id)
         shown = (
             next(one for one in versions if one.version == record.version)
             if version is None
@@ -120,6 +120,7 @@ def show(dag_id: str, version: str | None, as_json: bool) -> None:
             {
                 **record.to_json(),
                 "spec": spec.to_json(),
+                "spec_version": shown.number,
                 "versions": [version.to_json() for version in versions],
                 "faults": [fault.to_json() for fault in faults],
             }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,7 +13,9 @@ from yarrow.cli.access import open_store, who
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.config import load_config
 from yarrow.remains import Remains
-from yarrow.store.erasing import Deleted
+
+if TYPE_CHECKING:
+    from yarrow.store.erasing import Deleted
 
 _SHOWN_FAILURES = 5
 
@@ -74,8 +77,13 @@ def delete_dag(dag_id: str, yes: bool, dry_run: bool, as_json: bool) -> None:
 
 def confirm(question: str, yes: bool) -> None:
     """Asks on a terminal, and ends the command when the answer is no; elsewhere there is nobody to ask."""
-    if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+    if not yes and on_terminal():
         click.confirm(question, abort=True, err=True)
+
+
+def on_terminal() -> bool:
+    """Whether a person sees what is said, and can answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def with_progress(steps: Iterable[Deleted], runs: int, label: str) -> Iterable[Deleted]:
@@ -107,7 +115,7 @@ def _show(counts: Mapping[str, int], log_bytes: int | None, dry_run: bool, as_js
         if dry_run:
             print_json({"dry_run": True, "deleted": counts, "log_bytes": log_bytes})
         return
-    if asks and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if asks and not on_terminal():
         return
     print_counts(counts, empty="There is nothing to delete.")
     if log_bytes is not None:

@@ -114,7 +114,7 @@ class _Sides:
         dag_id = side.spec.dag_id
         if side.number is None:
             return self._deployed(dag_id)
-        versions = self.store.versions.all(dag_id)
+        versions = self.store.catalog.versions(dag_id)
         others = [one for one in versions if one.version != side.spec.version]
         older = [one for one in others if one.number < side.number]
         is_back = "@" not in text and versions[0].number != side.number
@@ -127,7 +127,7 @@ class _Sides:
 
     def _deployed(self, dag_id: str) -> Side:
         version = self.store.catalog.dag(dag_id).version
-        return self._version(next(one for one in self.store.versions.all(dag_id) if one.version == version))
+        return self._version(next(one for one in self.store.catalog.versions(dag_id) if one.version == version))
 
     def _version(self, record: VersionRecord) -> Side:
         return Side(self.store.catalog.spec(record.dag_id, record.version), record.number)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 
 import click
 
 from yarrow.cli.access import open_store, who
-from yarrow.cli.delete import confirm, dry_run_option, print_counts, print_failures, with_progress, yes_option
+from yarrow.cli.delete import (
+    confirm,
+    dry_run_option,
+    on_terminal,
+    print_counts,
+    print_failures,
+    with_progress,
+    yes_option,
+)
 from yarrow.cli.output import json_option, print_json
 from yarrow.clock import utc_now
 from yarrow.config import Config, load_config
@@ -33,31 +42,36 @@ def prune(older_than: str | None, yes: bool, dry_run: bool, as_json: bool) -> No
     before = now - timedelta(seconds=age)
     facts = {"older_than": format_duration(age), "before": before, "dry_run": dry_run}
     with open_store(config) as store:
+        if dry_run:
+            _show(store.pruning.count(before, now), [], facts, as_json)
+            return
+        runs = 0
+        if on_terminal():  # where somebody sees a bar, and is asked
+            found = store.pruning.count(before, now)
+            runs = found["runs"]
+            if found and not yes:
+                if not as_json:
+                    print_counts(found, empty="")
+                confirm(f"Delete this, which is older than {format_duration(age)}, for good?", yes)
         counts: Counter[str] = Counter()
         failures: list[str] = []
-        found = store.pruning.count(before, now)
-        if not as_json and (dry_run or not yes):
-            print_counts(found, empty=_nothing(age))
-        if dry_run or not found:
-            if as_json:
-                print_json({**facts, "deleted": found, "failures": []})
-            elif yes and not dry_run:
-                click.echo(_nothing(age))
-            return
-        confirm(f"Delete this, which is older than {format_duration(age)}, for good?", yes)
         remains = Remains(config)
-        for step in with_progress(store.pruning.steps(before, who=who(), now=now), found["runs"], "pruning"):
+        for step in with_progress(store.pruning.steps(before, who=who(), now=now), runs, "pruning"):
             counts.update(step.counts)
             failures += remains.remove(step.runs, step.references)
         is_file = store.dialect == "sqlite"
+    _show(+counts, failures, facts, as_json)
+    if counts["runs"] and is_file and not as_json:
+        click.echo("The database file keeps its size and reuses the room; `VACUUM` in sqlite3 makes it smaller.")
+
+
+def _show(counts: Mapping[str, int], failures: list[str], facts: Mapping[str, object], as_json: bool) -> None:
     if as_json:
-        print_json({**facts, "deleted": +counts, "failures": failures})
-    elif yes:
-        print_counts(counts, empty=_nothing(age))
-    if not as_json:
-        click.echo(f"Deleted {counts['runs']:,} runs and what belonged to them.")
-        if is_file:
-            click.echo("The database file keeps its size and reuses the room; `VACUUM` in sqlite3 makes it smaller.")
+        print_json({**facts, "deleted": counts, "failures": failures})
+    else:
+        print_counts(counts, empty=f"Nothing is older than {facts['older_than']}.")
+        if counts:
+            click.echo("This would be deleted." if facts["dry_run"] else "This was deleted.")
     print_failures(failures)
 
 
@@ -73,7 +87,3 @@ def _age(text: str | None, config: Config) -> float:
     if age <= 0:
         raise UsageError("--older-than: nothing would be kept.", hint="Give an age, such as 90d.")
     return age
-
-
-def _nothing(age: float) -> str:
-    return f"Nothing is older than {format_duration(age)}."

@@ -25,7 +25,7 @@ def dag_versions(dag_id: str, limit: int, as_json: bool) -> None:
     now = utc_now()
     with open_store() as store:
         deployed = store.catalog.dag(dag_id).version
-        versions = store.versions.all(dag_id)
+        versions = store.catalog.versions(dag_id)
         counts = store.versions.run_counts(dag_id)
         specs = [store.catalog.spec(dag_id, one.version) for one in versions[: limit + 1]]
     phrases = [summary(dag_diff(old, new, now)) for new, old in pairwise(specs)]

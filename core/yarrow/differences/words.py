@@ -137,6 +137,8 @@ def is_long(change: Change) -> bool:
 def line_diff(change: Change) -> list[str]:
     """A change line by line, each with `+`, `-` or a blank before it, or `@@ ...` between the places."""
     old, new = _lines(change, "old", "added"), _lines(change, "new", "removed")
+    if old[-1:] == new[-1:] == [""]:  # both end with a line break
+        old, new = old[:-1], new[:-1]
     found = [_escaped(line) for line in list(difflib.unified_diff(old, new, n=1, lineterm=""))[2:]]
     if len(found) > _MOST_LINES:
         return [*found[: _MOST_LINES - 1], f"@@ {len(found) - _MOST_LINES + 1:,} more lines @@"]

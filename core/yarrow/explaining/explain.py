@@ -16,7 +16,7 @@ from yarrow.explaining.pending import decision_on, standing_at
 from yarrow.explaining.progress import progress
 from yarrow.explaining.run_checks import run_findings
 from yarrow.explaining.upstream import blocker
-from yarrow.explaining.words import at
+from yarrow.explaining.words import at, ended
 from yarrow.mapping import Instance
 from yarrow.states import TaskState
 
@@ -106,7 +106,7 @@ def _explanation(
         map_index=instance.map_index,
         state=instance.state,
         at=given.now,
-        summary=f"{label((instance.task_id, instance.map_index))} {clause.rstrip('.')}.",
+        summary=ended(f"{label((instance.task_id, instance.map_index))} {clause}"),
         checks=[finding.check for finding in findings],
         next_state=next_state,
         expands_to=expands_to,

@@ -150,12 +150,12 @@ def _awaiting_input(instance: InstanceFacts, now: datetime) -> Found:
     until = f" until {at(question.due_at)}" if question.due_at is not None else ""
     instead = {"approve": "it is approved", "reject": "it is rejected"}.get(question.default_answer or "", "it fails")
     otherwise = f"; without an answer {instead} then" if question.due_at is not None else ""
-    clause = f"waits for a person to answer{until}: {ended(question.message)}".rstrip(".")
+    clause = f"waits for a person to answer{until}: {question.message}"
     return [
         found(
             "answer",
             False,
-            f"It asks{until}: {ended(question.message).rstrip('.')}{otherwise}.",
+            f"It asks{until}: “{question.message}”{otherwise}.",
             clause,
             message=question.message,
             due=question.due_at.isoformat() if question.due_at else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -63,14 +64,18 @@ def _check(request: BackfillRequest, situation: Situation) -> None:
             f"`priority_class` is between -{HIGHEST_CLASS} and {HIGHEST_CLASS}, not {request.priority_class}."
         )
     run_params(situation.newest, request.params)
-    spec = situation.newest
-    looking = [one for one in selected_tasks(request, spec) if spec.tasks[one].depends_on_past]
-    looking += [one for one in selected_tasks(request, spec) if spec.tasks[one].wait_for_downstream]
-    if request.run_backwards and looking:
+    looking = _looking_back(situation.newest, selected_tasks(request, situation.newest))
+    if request.run_backwards and looking is not None:
         raise UsageError(
-            f"The task `{looking[0]}` looks at the run before its own, so the runs can't go backwards.",
+            f"The task `{looking}` looks at the run before its own, so the runs can't go backwards.",
             hint="Leave `run_backwards` out.",
         )
+
+
+def _looking_back(spec: DagSpec, task_ids: Collection[str]) -> str | None:
+    """The first of some tasks that waits for the run before; None: none of them does."""
+    tasks = (task for task_id, task in spec.tasks.items() if task_id in task_ids)
+    return next((task.task_id for task in tasks if task.depends_on_past or task.wait_for_downstream), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +174,12 @@ class _Planner:
             except InvalidParams as error:
                 return f"its version of the DAG takes other params: {error.message}"
         rerun = rerun_of(run, self._request)
-        if not isinstance(rerun, str) and (past := self._outlook.blocks(run.spec, rerun.task_ids)):
-            return f"blocked by depends_on_past: {past}"
-        return rerun
+        if isinstance(rerun, str):
+            return rerun
+        if self._request.run_backwards and (looking := _looking_back(run.spec, rerun.task_ids)):
+            return f"blocked by depends_on_past: in its version `{looking}` looks back, and the runs go backwards"
+        past = self._outlook.blocks(run.spec, rerun.task_ids)
+        return f"blocked by depends_on_past: {past}" if past else rerun
 
 
 def _skip(slot: Slot, reason: str, run: RunFacts | None, needs: tuple[Need, ...] = ()) -> RunChange:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from yarrow.differences.values import same_json
+from yarrow.differences.words import code
 from yarrow.jsontypes import Json
 from yarrow.language.spec import DagSpec, TaskSpec
 from yarrow.params import violations
@@ -29,9 +30,11 @@ def compatibility(pinned: DagSpec, latest: DagSpec, params: Iterable[Mapping[str
     found = [
         *_tasks(pinned, latest),
         *_edges(pinned, latest),
+        *_conditions(pinned, latest),
         *_mappings(pinned, latest),
         *_sources(pinned, latest),
         *_params(latest, given),
+        *_run_state(pinned, latest),
     ]
     return list(dict.fromkeys(found))
 
@@ -64,14 +67,34 @@ def _edges(pinned: DagSpec, latest: DagSpec) -> Iterator[str]:
             yield f"`{task.task_id}` comes after {_listed(come)} in it{', not' if gone else ''}{_after(gone)}."
         elif gone:
             yield f"`{task.task_id}` does not come{_after(gone)} in it any more."
-        if task.trigger_rule != before.trigger_rule:
-            yield (
-                f"The trigger rule of `{task.task_id}` is `{task.trigger_rule}` in it, and was `{before.trigger_rule}`."
-            )
 
 
 def _after(names: Sequence[str]) -> str:
     return f" after {_listed(names)}" if names else ""
+
+
+def _conditions(pinned: DagSpec, latest: DagSpec) -> Iterator[str]:
+    for task in _common(pinned, latest):
+        before = pinned.tasks[task.task_id]
+        if task.trigger_rule != before.trigger_rule:
+            yield (
+                f"The trigger rule of `{task.task_id}` is `{task.trigger_rule}` in it, and was `{before.trigger_rule}`."
+            )
+        if task.when != before.when:
+            condition = f"another condition in it: {code(task.when)}" if task.when else "no condition in it any more"
+            yield f"`{task.task_id}` has {condition}."
+        for role in ("setup", "teardown"):
+            if getattr(task, role) != getattr(before, role):
+                news = f"is a {role} in it, and was none" if getattr(task, role) else f"is no {role} in it any more"
+                yield f"`{task.task_id}` {news}."
+
+
+def _run_state(pinned: DagSpec, latest: DagSpec) -> Iterator[str]:
+    if pinned.run_state != latest.run_state:
+        yield f"The state of the run is found in another way in it: `run_state` is `{latest.run_state}`."
+    if pinned.fail_fast != latest.fail_fast:
+        news = "ends the run in it: `fail_fast` is on" if latest.fail_fast else "does not end the run in it any more"
+        yield f"The first failure {news}."
 
 
 def _mappings(pinned: DagSpec, latest: DagSpec) -> Iterator[str]:

@@ -88,6 +88,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         value = getattr(request, one.name)
         default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
         if value != default:
+            value = list(value) if isinstance(value, tuple) else value
             data[one.name] = value.isoformat() if isinstance(value, datetime) else value
     return data
 
@@ -144,7 +145,7 @@ def _moment(name: str, value: str) -> datetime:
     except ValueError:
         raise UsageError(f"`{name}` is a moment in ISO 8601, not {value!r:.80}.") from None
     if moment.tzinfo is None:
-        raise UsageError(f"`{name}` needs an offset from UTC, such as {value}+00:00.")
+        raise UsageError(f"`{name}` needs an offset from UTC, such as {moment.isoformat()}+00:00.")
     try:
         return moment.astimezone(UTC)
     except OverflowError:

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from yarrow.plans.compatibility import compatibility
-from yarrow.plans.plan import RunChange, TaskAction
+from yarrow.plans.needs import XCOM, needs_of
+from yarrow.plans.plan import Need, RunChange, TaskAction
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest, Request, Scope
+from yarrow.plans.scope import instances
 from yarrow.plans.situation import RunFacts, Situation
 from yarrow.schedules.words import join_words
 
@@ -75,21 +77,24 @@ def notes_of(request: Request, runs: Sequence[RunChange], situation: Situation) 
     effective = [run for run in runs if run.action != "skip"]
     if not effective:
         return []
-    found = [*_state_of_dag(request, effective, situation)]
+    found = [*_state_of_dag(effective, situation)]
     if isinstance(request, ClearRequest) and request.latest_version:
         found += _version_notes(effective, situation)
-    return [*found, *_lost_notes(effective), *_need_notes(effective), *_cache_notes(effective, situation)]
+    return [
+        *found,
+        *_lost_notes(effective),
+        *_need_notes(request, effective, situation),
+        *_cache_notes(effective, situation),
+    ]
 
 
-def _state_of_dag(request: Request, runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
+def _state_of_dag(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
     if all(run.to_state in ("success", "failed") for run in runs):
         return  # nothing is to run
     if situation.is_paused:
         yield f"{situation.dag_id} is paused: runs wait until `yarrow dags unpause {situation.dag_id}`."
     if not situation.is_active:
-        latest = isinstance(request, ClearRequest) and request.latest_version
-        version = "in its last version" if latest else "each in its own version"
-        yield f"{situation.dag_id} has no file any more: the runs go on all the same, {version}."
+        yield f"{situation.dag_id} has no file any more: the runs go on all the same, each in its own version."
 
 
 def _version_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
@@ -124,22 +129,36 @@ def _lost_notes(runs: Sequence[RunChange]) -> Iterator[str]:
         yield "No XCom is lost. Every attempt stays, with its log."
 
 
-def _need_notes(runs: Sequence[RunChange]) -> Iterator[str]:
+def _need_notes(request: Request, runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
     """What tasks take from tasks that are not selected."""
+    facts = {fact.run_id: fact for fact in situation.runs}
     missing: Counter[tuple[str, str, str]] = Counter()
     there: Counter[tuple[str, str, str]] = Counter()
     for run in runs:
-        for need in run.needs:
+        fact = facts.get(run.run_id)
+        needs = run.needs
+        if isinstance(request, ClearRequest) and fact is not None:
+            needs = _lacking(run, fact, situation)
+        for need in needs:
             (there if need.there else missing)[need.task_id, need.of_task_id, need.what] += 1
     for (task_id, of, what), count in missing.items():
         where = f"in {_count(count, 'run')}"
-        if what == "xcom":
+        if what == XCOM:
             yield f"{task_id} takes the XCom of {of}, which is not selected, and it is not there {where}."
         else:
             yield f"{task_id} comes after {of}, which is not selected and has not run {where}: it does not wait for it."
     for (task_id, of, what), count in there.items():
-        if what == "xcom":
+        if what == XCOM:
             yield f"{task_id} takes the XCom of {of}, which is not selected; it is there in {_count(count, 'run')}."
+
+
+def _lacking(run: RunChange, fact: RunFacts, situation: Situation) -> list[Need]:
+    """The XComs that what is cleared takes, and that the tasks before it, though they ended, have not left."""
+    spec = fact.spec if run.version in (None, fact.version) else situation.newest
+    rows = instances(fact)
+    needs = needs_of(spec, {change.task_id for change in run.tasks}, rows)
+    lacking = [need for need in needs if need.what == XCOM and not need.there]
+    return [need for need in lacking if all(one.state.finished for one in rows.get(need.of_task_id, ()))]
 
 
 def _cache_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:

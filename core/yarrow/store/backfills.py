@@ -49,7 +49,7 @@ _ENDED = (
     .where(
         dag_run.c.backfill_id == _ID,
         dag_run.c.state.in_([literal_column("'success'"), literal_column("'failed'")]),
-        dag_run.c.started_at > bindparam("created_at"),
+        dag_run.c.started_at >= bindparam("created_at"),
         dag_run.c.ended_at.is_not(None),
     )
     .order_by(dag_run.c.ended_at.desc())

@@ -43,10 +43,10 @@ from yarrow.store.tables import (
 )
 from yarrow.store.transitions import CHUNK, append, chunks, history_line
 
-RUNS_AT_ONCE = 500
+RUNS_AT_ONCE = 200
 """How many runs are deleted in one transaction, where it need not be all of them."""
 
-LINES_AT_ONCE = 5000
+LINES_AT_ONCE = 2000
 """How many lines of the history are."""
 
 
@@ -142,7 +142,7 @@ class Deletions:
             counts["notifications"] += _erase_outbox(connection, dag_id, [row.run_id for row in rows])
             lines = [history_line("run.deleted", at=at, who=who, dag_id=dag_id, run_id=row.run_id) for row in rows]
             append(connection, lines)
-            return Deleted([(dag_id, row.run_id) for row in rows], counts, unnamed(connection, dag_id, references))
+            return Deleted([(dag_id, row.run_id) for row in rows], +counts, unnamed(connection, dag_id, references))
 
         return self._database.write(work)
 
@@ -156,7 +156,7 @@ class Deletions:
             for chunk in chunks([row.run_id for row in rows], CHUNK):
                 query = select(func.count()).select_from(notification).where(_OUTBOX)
                 counts["notifications"] += connection.execute(query, {"of_dag_id": dag_id, "names": chunk}).scalar_one()
-            return Deleted([(dag_id, row.run_id) for row in rows], counts)
+            return Deleted([(dag_id, row.run_id) for row in rows], +counts)
 
         return self._database.read(work)
 

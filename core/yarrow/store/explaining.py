@@ -1,4 +1,4 @@
-"""What is read of the store to explain why a task instance does not run: one state of it, in a bounded number of looks."""
+"""What is read to explain why a task instance does not run: one state of the store, in a bounded number of looks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select, text
 
+from yarrow.decision.decisions import TaskView
 from yarrow.errors import NotFound
 from yarrow.explaining.explain import explain, root_of
 from yarrow.explaining.explanation import Explanation
@@ -192,8 +193,8 @@ class _Reading:
         """A task instance that is made when its run starts, or when its task is expanded. Raises NotFound."""
         task = self._snapshot.spec.tasks.get(instance[0])
         if known and (self._snapshot.tasks or task is None or instance[1] >= 0):
-            spec = self._snapshot.spec
-            places = self._snapshot.tasks or [_Place(task_id) for task_id in spec.tasks]
+            to_be = [TaskView(task_id, TaskState.NONE) for task_id in self._snapshot.spec.tasks]
+            places = self._snapshot.tasks or to_be
             raise no_such_instance(self._run, places, *instance)
         assert task is not None
         return InstanceFacts(*instance, TaskState.NONE, task.queue, 0, task.retries + 1)
@@ -229,14 +230,6 @@ class _Reading:
         serving = [one for one in self._workers if not granting.is_unserved(queue, served_queues([one]))]
         slots = sum(one.slots for one in serving)
         return Serving(len(serving), slots, sum(max(one.slots - one.running, 0) for one in serving))
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """A task instance that is not there yet."""
-
-    task_id: str
-    map_index: int = -1
 
 
 def _attempt(row: AnyRow) -> Attempt:

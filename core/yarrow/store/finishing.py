@@ -53,6 +53,7 @@ _READ = (
         task_instance.c.attempt_id.label("newest_attempt_id"),
         task_instance.c.max_tries,
         task_instance.c.infra_losses,
+        task_instance.c.clears,
         dag_run.c.run_id,
         dag_run.c.version,
         dag_run.c.logical_date,
@@ -203,8 +204,12 @@ def _judge(row: AnyRow, report: Report, spec: DagSpec, limits: Limits, at: datet
 def _task_values(judged: Verdict, report: Report, spec: DagSpec, row: AnyRow, at: datetime) -> dict[str, Any]:
     """The columns of the task instance that go with its move."""
     if judged.state is TaskState.NONE:  # it was cleared, perhaps into another version of the DAG
-        cleared = {**blank_columns(), **limit_columns(spec, row.task_id), "try_number": judged.try_number}
-        return {**cleared, "max_tries": judged.try_number + spec.tasks[row.task_id].retries + 1}
+        tries = {
+            "try_number": judged.try_number,
+            "max_tries": judged.try_number + spec.tasks[row.task_id].retries + 1,
+            "clears": row.clears + 1,
+        }
+        return {**blank_columns(), **limit_columns(spec, row.task_id), **tries}
     values: dict[str, Any] = {
         "try_number": judged.try_number,
         "infra_losses": judged.infra_losses,

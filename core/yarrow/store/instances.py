@@ -115,7 +115,6 @@ def blank_columns() -> dict[str, Any]:
     return {
         "attempt_id": None,
         "follow": None,
-        "reason": None,
         "wait_until": None,
         "scheduled_at": None,
         "queued_at": None,
@@ -162,6 +161,7 @@ def _reviving(spec: DagSpec, task_id: str) -> Update:
             **blank_columns(),
             **limit_columns(spec, task_id),
             "state": TaskState.NONE,
+            "reason": None,
             "max_tries": task_instance.c.try_number + task.retries + 1,
         }
     )

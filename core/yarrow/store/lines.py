@@ -39,12 +39,12 @@ def start(connection: Connection, run: AnyRow, limit: int, now: datetime) -> Sta
     if run.backfill_place is not None:
         row = connection.execute(select(backfill).where(backfill.c.id == run.backfill_id)).one_or_none()
     if row is None:
-        of_line = (dag_run.c.dag_id == run.dag_id, deciding.OWN)
+        of_line: tuple[ColumnElement[bool], ...] = (dag_run.c.dag_id == run.dag_id, deciding.OWN)
         before = or_(
             dag_run.c.logical_date < run.logical_date,
             and_(dag_run.c.logical_date == run.logical_date, dag_run.c.id < run.id),
         )
-        in_line = (*of_line, _QUEUED_RUN, dag_run.c.run_after <= now, before)
+        in_line: tuple[ColumnElement[bool], ...] = (*of_line, _QUEUED_RUN, dag_run.c.run_after <= now, before)
     else:
         limit = row.max_active_runs
         of_line = (dag_run.c.backfill_id == row.id, dag_run.c.backfill_place.is_not(None))

@@ -130,9 +130,8 @@ class Plans:
                 self._database, self._specs, connection, kept.id, request, fresh.runs, who, at
             )
         else:
-            carry_out = clearing.carry_out if isinstance(request, ClearRequest) else marking.carry_out
-            for run in fresh.effective:
-                carry_out(self._database, self._specs, connection, request.dag_id, run, request.reason, who, at)
+            carry_out = clearing.carry_out_all if isinstance(request, ClearRequest) else marking.carry_out_all
+            carry_out(self._database, self._specs, connection, request.dag_id, fresh.effective, request.reason, who, at)
         applied = Plan.from_json({**kept.to_json(), "applied_at": at.isoformat(), "applied_by": who, "result": result})
         parameters = {"plan_id": kept.id, "at": at, "by": who, "document_": applied.to_json()}
         connection.execute(_APPLIED, parameters)

@@ -76,10 +76,10 @@ _OF_A_BACKFILL_UNDER_WAY = exists().where(
     _other.c.state.in_([literal_column("'queued'"), literal_column("'running'")]),
 )
 # The data interval of the run that is to come is taken from those that published what it waits for.
-_AWAITED = (
-    select(dataset_event.c.run_id)
-    .select_from(dataset_pending.join(dataset_event))
-    .where(dataset_event.c.dag_id == bindparam("of_dag_id"), dataset_event.c.run_id.is_not(None))
+_AWAITED = select(dataset_event.c.run_id).where(
+    dataset_event.c.id.in_(select(dataset_pending.c.event_id)),
+    dataset_event.c.dag_id == bindparam("of_dag_id"),
+    dataset_event.c.run_id.is_not(None),
 )
 _OLD = (
     dag_run.c.dag_id == bindparam("of_dag_id"),
@@ -159,7 +159,7 @@ class Pruning:
     def steps(
         self, before: datetime, *, who: str, now: datetime | None = None, size: int = RUNS_AT_ONCE
     ) -> Iterator[Deleted]:
-        """Deletes in steps what had ended before a moment; each `next` is one short transaction.
+        """Deletes in steps what had ended before a moment; each `next` is one short transaction, or but a look.
 
         Several may do so at once, and it may be broken off after every step.
 
@@ -169,14 +169,13 @@ class Pruning:
         at = self._database.now(now)
         total: Counter[str] = Counter()
         for rules, rows in self._old_runs(before, size):
-            step = self._delete(rules, [row.id for row in rows])
+            step = self._delete(rules, [row.id for row in rows]) if rows else Deleted()
             total.update(step.counts)
             yield step
         for counts in stale.steps(self._database, before, at, size):
             total.update(counts)
             yield Deleted(counts=counts)
-        if total:
-            counted = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in sorted(total.items()))
+        if counted := ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in sorted((+total).items())):
             reason = f"older than {before:%Y-%m-%d %H:%M:%S} UTC: {counted}"
             line = history_line("db.pruned", at=at, who=who, reason=reason)
             self._database.write(lambda connection: append(connection, [line]))
@@ -193,7 +192,10 @@ class Pruning:
         return +counts
 
     def _old_runs(self, before: datetime, size: int) -> Iterator[tuple[_Rules, Sequence[AnyRow]]]:
-        """The runs that may go, DAG by DAG, a step's worth at a time, whether they are deleted meanwhile or not."""
+        """The runs that may go, DAG by DAG, a step's worth at a time, whether they are deleted meanwhile or not.
+
+        For each DAG an empty list is the last, so that whoever looks at many DAGs can pause in between.
+        """
         for dag_id in self._database.read(lambda connection: connection.execute(_DAGS).scalars().all()):
             rules = self._database.read(partial(self._rules, dag_id=dag_id, before=before))
             after, after_id = FIRST, 0
@@ -201,6 +203,7 @@ class Pruning:
                 place = {**rules.parameters, "after": after, "after_id": after_id, "limit": size}
                 found = self._database.read(partial(_rows, query=rules.narrow(_CANDIDATES), parameters=place))
                 if not found:
+                    yield rules, []
                     break
                 rows = _first(found, size * INSTANCES_A_RUN)
                 after, after_id = rows[-1].ended_at, rows[-1].id

@@ -144,9 +144,10 @@ def steps(database: Database, before: datetime, at: datetime, size: int) -> Iter
         for chunk in chunks(keys, min(size, CHUNK)):
             statement = delete(table).where(_keyed(table, chunk))
             yield {what: database.write(partial(_rowcount, statement=statement, parameters={}))}
-    for dag_id, versions in database.read(lambda connection: _versions(connection, before, at, Gone())).items():
-        if versions:
-            yield {"versions": database.write(partial(_delete_versions, dag_id=dag_id, before=before, at=at))}
+    for dag_id in database.read(lambda connection: _changed(connection, before, at)):
+        looked = database.read(partial(_versions_of, dag_id=dag_id, before=before, at=at, gone=Gone()))
+        delete_them = partial(_delete_versions, dag_id=dag_id, before=before, at=at)
+        yield {"versions": database.write(delete_them) if looked else 0}
 
 
 def count(connection: Connection, before: datetime, at: datetime, gone: Gone) -> Counter[str]:
@@ -159,7 +160,8 @@ def count(connection: Connection, before: datetime, at: datetime, gone: Gone) ->
             counts[what] += _freed(connection, table, window, before, gone)
     for what, _, keys in _short(connection, before, at, gone):
         counts[what] += len(keys)
-    counts["versions"] = sum(map(len, _versions(connection, before, at, gone).values()))
+    for dag_id in _changed(connection, before, at):
+        counts["versions"] += len(_versions_of(connection, dag_id, before, at, gone))
     return counts
 
 
@@ -248,18 +250,19 @@ def _keyed(table: Table, keys: Collection[Any]) -> ColumnElement[bool]:
     return (tuple_(*columns) if len(columns) > 1 else columns[0]).in_(keys)
 
 
-def _versions(connection: Connection, before: datetime, at: datetime, gone: Gone) -> dict[str, Sequence[str]]:
-    """The versions that may go, by DAG."""
-    settled = at - _SETTLED
-    found = {}
-    for dag_id in connection.execute(_CHANGED, {"before": before, "settled": settled}).scalars().all():
-        current = connection.execute(_CURRENT, {"of_dag_id": dag_id, "settled": settled}).scalar_one_or_none()
-        if current is not None:
-            found[dag_id] = _versions_of(connection, dag_id, current, before, gone)
-    return found
+def _changed(connection: Connection, before: datetime, at: datetime) -> Sequence[str]:
+    """The DAGs that have old versions."""
+    return connection.execute(_CHANGED, {"before": before, "settled": at - _SETTLED}).scalars().all()
 
 
-def _versions_of(connection: Connection, dag_id: str, current: str, before: datetime, gone: Gone) -> Sequence[str]:
+def _versions_of(
+    connection: Connection, dag_id: str, before: datetime, at: datetime, gone: Gone, *, lock: bool = False
+) -> Sequence[str]:
+    """The versions of a DAG that may go. When `lock`, no run is made of them until the end of the transaction."""
+    query = _CURRENT.with_for_update() if lock else _CURRENT
+    current = connection.execute(query, {"of_dag_id": dag_id, "settled": at - _SETTLED}).scalar_one_or_none()
+    if current is None:
+        return []
     rows = connection.execute(_VERSIONS, {"of_dag_id": dag_id}).all()
     used = {
         version
@@ -273,12 +276,7 @@ def _versions_of(connection: Connection, dag_id: str, current: str, before: date
 
 
 def _delete_versions(connection: Connection, dag_id: str, before: datetime, at: datetime) -> int:
-    """Deletes versions that no run has. Whoever makes runs of an older one has the row of the DAG locked."""
-    query = _CURRENT.with_for_update()
-    current = connection.execute(query, {"of_dag_id": dag_id, "settled": at - _SETTLED}).scalar_one_or_none()
-    if current is None:
-        return 0
-    versions = _versions_of(connection, dag_id, current, before, Gone())
+    versions = _versions_of(connection, dag_id, before, at, Gone(), lock=True)
     statement = delete(dag_version).where(dag_version.c.dag_id == dag_id, dag_version.c.version.in_(versions))
     return connection.execute(statement).rowcount
 

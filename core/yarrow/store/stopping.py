@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, literal_column, or_, select, update
 
 from yarrow.language.durations import format_duration
 from yarrow.states import AttemptState, TaskState
@@ -65,11 +65,8 @@ _ONE = _TASKS.where(
 _CANCEL = update(attempt).where(
     attempt.c.attempt_id == bindparam("subject_id"),
     attempt.c.state == AttemptState.RUNNING,
-    or_(
-        attempt.c.cancel_reason.is_(None),
-        # What it is to end in otherwise is an older wish, of the engine or of a person.
-        func.coalesce(attempt.c.cancel_state, str(TaskState.FAILED)) != str(TaskState.FAILED),
-    ),
+    # The last word of a person counts: one who has cleared or marked it before may want it stopped for good by now.
+    or_(attempt.c.cancel_reason.is_(None), and_(attempt.c.overruled, attempt.c.cancel_state != str(TaskState.FAILED))),
 )
 
 
@@ -119,7 +116,7 @@ def cancel(
     reason: str,
     at: datetime,
 ) -> bool:
-    """Stops a task instance: it fails, even if it was to end in another way.
+    """Stops a task instance: it fails, even if it was being stopped to be cleared or marked otherwise.
 
     One that succeeds before its worker has stopped it has succeeded, unless it was cleared or marked before.
 
@@ -135,7 +132,7 @@ def cancel(
         if not _fail(specs, connection, row, reason=reason, who=who, at=at):
             raise Raced
         return True
-    wish = {"cancel_reason": reason, "cancel_state": None}
+    wish = {"cancel_reason": reason, "cancel_state": str(TaskState.FAILED)}
     if connection.execute(_CANCEL, {"subject_id": row.attempt_id, **wish}).rowcount != 1:
         return False
     line = history_line(

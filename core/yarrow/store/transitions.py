@@ -155,15 +155,17 @@ def move_task(
     """Moves one task instance.
 
     Args:
+        reason: For the history, and for people who look at the task instance, unless that is as if it had never begun.
         by_person: It is what a person wants, who may do more than the engine.
-        values: Other columns; a `reason` among them is that of the row, if it is not that of the history.
+        values: Other columns.
 
     Returns:
         False, and changes nothing, when it was not in `from_state`, or not at that attempt, any more.
     """
     check_task_move(from_state, to_state, by_person=by_person)
     reason = plain_text(reason)
-    parameters = {"subject_id": subject.id, "from_state": from_state, "state": to_state, "reason": reason, **values}
+    values |= {"state": to_state, "reason": None if to_state is TaskState.NONE else reason}
+    parameters = {"subject_id": subject.id, "from_state": from_state, **values}
     statement = _MOVE_TASK
     if subject.attempt_id is not None:
         statement = _MOVE_ATTEMPTED_TASK
@@ -190,7 +192,8 @@ def move_tasks(
     check_task_move(from_state, to_state, by_person=by_person)
     reason = plain_text(reason)
     moved: set[int] = set()
-    statement = _MOVE_TASKS.values({"state": to_state, "reason": reason, **values})
+    values |= {"state": to_state, "reason": None if to_state is TaskState.NONE else reason}
+    statement = _MOVE_TASKS.values(values)
     for chunk in chunks(sorted(subject.id for subject in subjects), CHUNK):
         moved.update(connection.execute(statement, {"subject_ids": chunk, "from_state": from_state}).scalars())
     append(connection, [task_event(s, from_state, to_state, at, who, reason) for s in subjects if s.id in moved])

@@ -44,15 +44,6 @@ class Versions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def all(self, dag_id: str) -> list[VersionRecord]:
-        """The versions of a DAG, newest first. Raises NotFound."""
-
-        def work(connection: Connection) -> list[VersionRecord]:
-            read_dag(connection, dag_id)
-            return _all(connection, dag_id)
-
-        return self._database.read(work)
-
     def find(self, dag_id: str, text: str) -> VersionRecord:
         """The version that a person names: its number, or the beginning of its hash.
 

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from played import Played
 from yarrow.clock import utc_now
 from yarrow.decide import Decisions, RunDecision
 from yarrow.decision.decisions import Expansion, TaskDecision
@@ -110,3 +112,32 @@ def test_an_approval_asks_whoever_sits_there(on_terminal: OnTerminal, tmp_path: 
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown)
     last = [line.split() for line in plain.splitlines() if "publish" in line][-1]
     assert last[:2] == ["publish[1]" if ended == "success" else "publish", ended]
+
+
+@pytest.mark.parametrize(("typed", "exit_code", "state"), [("y\n", 0, "queued"), ("n\n", 1, "failed")])
+def test_a_plan_asks_before_it_is_applied(
+    on_terminal: OnTerminal, store: Store, day: datetime, typed: str, exit_code: int, state: str
+) -> None:
+    Played(store).run("orders", "r1", day, ["failed"])
+    shown = on_terminal("runs", "clear", "orders", "r1", typed=typed, exit_code=exit_code)
+    assert "r1 of 2026-01-01 00:00 UTC: failed -> queued" in shown
+    assert "Apply it? [y/N]" in shown
+    assert ("Cleared 2 task instances" in shown) == (exit_code == 0)
+    assert ("applies it later" in shown) == (exit_code == 1)
+    assert store.runs.get("orders", "r1").state == state
+
+
+def test_yes_does_not_ask(on_terminal: OnTerminal, store: Store, day: datetime) -> None:
+    Played(store).run("orders", "r1", day, ["failed"])
+    shown = on_terminal("runs", "clear", "orders", "r1", "--yes")
+    assert "Apply it?" not in shown
+    assert "Cleared 2 task instances" in shown
+
+
+def test_a_backfill_that_is_watched(on_terminal: OnTerminal, store: Store) -> None:
+    span = ("--from", "2026-01-01", "--to", "2026-01-03")
+    assert "Apply it? [y/N]" in on_terminal("backfill", "create", "orders", *span, typed="y\n")
+    store.backfills.cancel(1, "test")
+    shown = on_terminal("backfill", "watch", "1", exit_code=1)
+    assert "Backfill 1 of orders: cancelled, 3 of 3 runs over" in shown
+    assert "━" in shown

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from yarrow.differences.changes import Change, changes
-from yarrow.differences.dag_diff import DagDiff, TaskDiff
+from yarrow.differences.dag_diff import DagDiff, TaskDiff, dag_diff
 from yarrow.differences.words import summary
-from yarrow.language.spec import DagSpec
+from yarrow.language.spec import DagSpec, TaskSpec
 
 Compare = Callable[..., DagDiff]
 
@@ -272,3 +273,13 @@ def test_lists_of_mappings_by_their_items() -> None:
 
 def test_a_key_that_is_no_name_is_quoted() -> None:
     assert [change.path for change in changes("with", {"a b": 1}, {"a b": 2})] == ['with["a b"]']
+
+
+def test_a_long_chain_of_alike_tasks_is_renamed_as_a_whole(now: datetime) -> None:
+    def chain(letter: str) -> DagSpec:
+        upstream: list[tuple[str, ...]] = [()] + [(f"{letter}{number}",) for number in range(999)]
+        tasks = [TaskSpec(f"{letter}{number}", "empty", {}, upstream=upstream[number]) for number in range(1000)]
+        return DagSpec("d", {task.task_id: task for task in tasks})
+
+    found = dag_diff(chain("a"), chain("b"), now).tasks
+    assert [(one.was, one.task_id, one.rewired) for one in found] == [(f"a{n}", f"b{n}", False) for n in range(1000)]

@@ -20,6 +20,7 @@ PAIRS = 400
 
 def test_empty_exactly_when_the_versions_are_the_same_and_mirrored_by_the_way_back() -> None:
     seen: Counter[bool] = Counter()
+    kinds: Counter[str] = Counter()
     for seed in range(PAIRS):
         rng = random.Random(seed)
         old = Maker(rng).case().spec
@@ -27,12 +28,14 @@ def test_empty_exactly_when_the_versions_are_the_same_and_mirrored_by_the_way_ba
         forth, back = dag_diff(old, new, NOW), dag_diff(new, old, NOW)
         same = old.version == new.version
         seen[same] += 1
+        kinds.update(task.kind for task in forth.tasks)
         assert forth.empty == same, (seed, forth.to_json())
         assert dag_diff(old, old, NOW).empty
         assert normal(mirrored(forth.to_json())) == normal(back.to_json()), seed
         if same:
             assert compatibility(old, new) == []
     assert min(seen[True], seen[False]) > PAIRS // 10
+    assert min(kinds[kind] for kind in ("added", "removed", "renamed", "changed")) > PAIRS // 20
 
 
 def changed(spec: DagSpec, rng: random.Random) -> DagSpec:
@@ -117,7 +120,31 @@ def _with_another_schedule(spec: DagSpec, rng: random.Random) -> DagSpec:
 
 def _with_other_params(spec: DagSpec, rng: random.Random) -> DagSpec:
     params = {**spec.params, "x": {"type": "integer", "default": rng.choice([1, 2])}}
-    return dataclasses.replace(spec, params=params, groups=rng.choice([{}, {"g": None}, {"g": "Doc"}]))
+    return dataclasses.replace(spec, params=params)
+
+
+def _with_other_groups(spec: DagSpec, rng: random.Random) -> DagSpec:
+    return dataclasses.replace(spec, groups=rng.choice([{}, {"g": None}, {"g": "Doc"}]))
+
+
+def _rewired(spec: DagSpec, rng: random.Random) -> DagSpec:
+    """A task without its first upstream task, or after the first task of the DAG."""
+    first = next(iter(spec.tasks))
+    return _with_task(
+        spec,
+        rng,
+        lambda task: dataclasses.replace(task, upstream=task.upstream[1:] or (first,) * (task.task_id != first)),
+    )
+
+
+def _with_other_settings(spec: DagSpec, rng: random.Random) -> DagSpec:
+    fields: list[dict[str, Any]] = [
+        {"owner": "me"},
+        {"catchup": True},
+        {"run_state": "all_tasks"},
+        {"on_failure": ("log", "x")},
+    ]
+    return dataclasses.replace(spec, **rng.choice(fields))
 
 
 def _with_task(spec: DagSpec, rng: random.Random, edit: Callable[[TaskSpec], TaskSpec]) -> DagSpec:
@@ -137,6 +164,10 @@ EDITS: list[Callable[[DagSpec, random.Random], DagSpec]] = [
     _with_another_setting,
     _with_another_schedule,
     _with_other_params,
+    _with_other_groups,
+    _with_other_settings,
+    _rewired,
+    _rewired,
 ]
 
 KINDS = {"added": "removed", "removed": "added"}

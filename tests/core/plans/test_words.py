@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,9 +11,9 @@ import pytest
 from yarrow.language.spec import CacheSpec, DagSpec, TaskSpec
 from yarrow.plans.plan import Need, RunAction, RunChange, TaskAction, TaskChange
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest, Request
-from yarrow.plans.situation import RunFacts, Situation
+from yarrow.plans.situation import RunFacts, Situation, TaskFacts
 from yarrow.plans.words import notes_of, request_text
-from yarrow.states import RunState
+from yarrow.states import RunState, TaskState
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 END = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
@@ -70,6 +71,7 @@ LOAD = TaskSpec("load", "bash", {"command": "true"})
 REPORT = TaskSpec("report", "bash", {"command": "true"}, upstream=("load",))
 OLD = DagSpec("orders", {"load": LOAD, "report": REPORT})
 NEW = DagSpec("orders", {"load": LOAD, "report": REPORT, "check": TaskSpec("check", "bash", {"command": "true"})})
+BACKFILL = BackfillRequest(dag_id="orders", from_date=DAY, to_date=END, reprocess="failed")
 CLEAR = ClearRequest(dag_id="orders", run_ids=("r0",))
 
 
@@ -132,11 +134,8 @@ def test_of_what_only_ends_nothing_is_said_about_the_pause() -> None:
 
 
 def test_a_file_that_is_gone_is_told() -> None:
-    gone = situation(is_active=False)
-    words = "orders has no file any more: the runs go on all the same, "
-    assert f"{words}each in its own version." in notes_of(CLEAR, [cleared("load")], gone)
-    latest = ClearRequest(dag_id="orders", run_ids=("r0",), latest_version=True)
-    assert f"{words}in its last version." in notes_of(latest, [cleared("load")], gone)
+    words = "orders has no file any more: the runs go on all the same, each in its own version."
+    assert words in notes_of(CLEAR, [cleared("load")], situation(is_active=False))
 
 
 def test_lost_xcoms_are_counted_and_what_is_kept_is_told() -> None:
@@ -184,14 +183,32 @@ def test_params_that_do_not_fit_the_newest_version_are_told() -> None:
 def test_needed_outputs_are_told_with_whether_they_are_there() -> None:
     there, missing = (Need("report", "load", "xcom", known) for known in (True, False))
     runs = [cleared("report", day=0, needs=(there,)), *(cleared("report", day=day, needs=(missing,)) for day in (1, 2))]
-    notes = notes_of(CLEAR, runs, situation())
+    notes = notes_of(BACKFILL, runs, situation())
     assert "report takes the XCom of load, which is not selected, and it is not there in 2 runs." in notes
     assert "report takes the XCom of load, which is not selected; it is there in 1 run." in notes
     late = cleared("report", needs=(Need("report", "load", "state", False),))
-    assert any(
-        "report comes after load, which is not selected and has not" in note
-        for note in notes_of(CLEAR, [late], situation())
-    )
+    [*_, note] = notes_of(BACKFILL, [late], situation())
+    assert note == "report comes after load, which is not selected and has not run in 1 run: it does not wait for it."
+
+
+@pytest.mark.parametrize(
+    ("state", "has_xcom", "told"),
+    [
+        (TaskState.SUCCESS, True, False),
+        (TaskState.SUCCESS, False, True),
+        (TaskState.SKIPPED, False, True),
+        (TaskState.RUNNING, False, False),  # it may still leave one
+    ],
+)
+def test_an_output_that_a_cleared_task_takes_in_vain_is_told(state: TaskState, has_xcom: bool, told: bool) -> None:
+    reads = TaskSpec("report", "bash", {"command": "true"}, upstream=("load",), xcoms=("load",))
+    spec = DagSpec("orders", {"load": LOAD, "report": reads})
+    seen = situation(spec)
+    tasks = (TaskFacts(1, "load", -1, state, has_xcom=has_xcom), TaskFacts(2, "report", -1, TaskState.FAILED))
+    runs = (replace(seen.runs[0], tasks=tasks),)
+    notes = notes_of(CLEAR, [cleared("report", version=spec.version)], replace(seen, runs=runs))
+    words = "report takes the XCom of load, which is not selected, and it is not there in 1 run."
+    assert (words in notes) == told
 
 
 def test_cached_results_are_told_not_to_count() -> None:

@@ -158,7 +158,7 @@ def test_a_run_that_another_scheduler_is_just_starting_counts(postgres_stage: An
         interval = (earlier, earlier, at, at)
         values = {"run_type": "manual", "interval": interval, "params": {}, "at": at}
         stage.store.runs.insert(connection, spec, run_id="earlier", **values)
-        ids = deciding.start(connection, at)
+        ids = deciding.start(connection, stage.store.runs._specs, at)
         thread.start()
         for _ in range(1000):
             if not thread.is_alive() or connection.execute(held_up).scalar_one():
