@@ -49,6 +49,29 @@ def test_what_was_to_be_stopped_ends_as_wished(state: str) -> None:
     assert (soft.state, soft.reason) == (TaskState.FAILED, "Stopped by ann."), "a person's word is not softened"
 
 
+@pytest.mark.parametrize("wish", ["none", "success", "failed", "skipped", "removed"])
+@pytest.mark.parametrize("state", ["success", "skipped", "failed", "lost", "cancelled", "deferred"])
+def test_what_a_person_has_overruled_ends_as_wished_whatever_it_came_to(state: str, wish: str) -> None:
+    facts = {"cancel_reason": "Cleared by ann.", "cancel_state": TaskState(wish), "overruled": True}
+    report = {"resume_at": (AT + timedelta(hours=1)).isoformat(), "follow": ["x"]}
+    found = judge(state, report=report, task={"soft_fail": True}, infra_losses=3, try_number=2, **facts)
+    ended = AttemptState.CANCELLED if state == "deferred" else state
+    assert (found.state, found.attempt_state, found.reason) == (wish, ended, "Cleared by ann.")
+    assert (found.try_number, found.infra_losses) == (2, 3), (
+        "its next try is the third"
+    )
+    assert (found.wait_until, found.follow) == (None, None)
+
+
+def test_a_task_that_the_version_has_no_more_is_judged_only_when_overruled() -> None:
+    facts = {"dag_id": "d", "logical_date": DATE, "try_number": 1, "max_tries": 1, "at": AT}
+    told = Report("a", "success")
+    wish = {"cancel_reason": "Cleared by ann.", "cancel_state": TaskState.REMOVED, "overruled": True}
+    assert verdict(None, told, **facts, **wish).state is TaskState.REMOVED
+    with pytest.raises(ValueError, match="does not have this task"):
+        verdict(None, told, **facts)
+
+
 def test_a_failure_is_tried_again_while_tries_are_left() -> None:
     found = judge("failed")
     assert (found.state, found.reason, found.try_number) == (TaskState.UP_FOR_RETRY, "because", 1)

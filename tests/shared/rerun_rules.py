@@ -118,7 +118,7 @@ def _limits(connection: Connection, runs: Sequence[Any], tasks: Sequence[Any]) -
         if in_slot > row.max_active_tasks:
             faults.append(f"{in_slot} tasks of {row.dag_id} are in a slot, of {row.max_active_tasks}")
     for row in connection.execute(select(backfill).where(backfill.c.cancelled_at.is_(None))):
-        count = sum(one.backfill_id == row.id for one in running)
+        count = sum(one.backfill_id == row.id and one.backfill_place is not None for one in running)
         if count > row.max_active_runs:
             faults.append(f"{count} runs of the backfill {row.id} are running, of {row.max_active_runs}")
     for row in connection.execute(select(pool)):

@@ -113,6 +113,9 @@ class World:
         for name in names:
             assert (before.runs[name], after.runs[name]) == ("queued", "running")
             assert {key[1] for key in after.tasks if key[0] == name}, f"{name} has started without a task instance"
+        own = select(dag_run.c.run_id).where(dag_run.c.state == "running", dag_run.c.backfill_place.is_(None))
+        running = set(self.database.read(lambda c: c.execute(own).scalars().all()))
+        assert not names & running or len(running) <= self.spec.max_active_runs, f"too many are running: {running}"
 
     def think(self, run: int) -> Thought | None:
         found = self.store.runs.snapshot(run)

@@ -17,6 +17,7 @@ from yarrow.config import Config
 from yarrow.decide import decide
 from yarrow.language.spec import CacheSpec, DagSpec, TaskSpec
 from yarrow.logs import LogStore
+from yarrow.plans.requests import ClearRequest
 from yarrow.protocol import Assignment, Heartbeat, Report, RunningAttempt
 from yarrow.states import AttemptState, TaskState
 from yarrow.store import Store
@@ -346,6 +347,11 @@ def test_a_result_is_found_by_later_runs_under_its_key(api: Api) -> None:
     assert api.finish(second, xcom={"rows": 3}, has_xcom=True, cache_key=key, cached=True)[0] == 200
     assert [api.store.runs.task_instance("kept", run, "t").cached for run in ("one", "two")] == [False, True]
     assert api.post("cache", second.token, {"key": key})[0] == 409, "it has ended"
+    api.store.plans.carry_out(ClearRequest(dag_id="kept", run_ids=("two",)), who="ann")
+    api.advance()
+    again = api.claim("t")
+    assert (again.run_id, again.try_number) == ("two", 2)
+    assert api.post("cache", again.token, {"key": key}) == (200, nothing), "what is cleared is executed"
     api.clock.advance(3600)
     third = begin("three")
     assert api.post("cache", third.token, {"key": key}) == (200, nothing), "too old"

@@ -19,7 +19,7 @@ from yarrow.logs import LogStore
 from yarrow.store import Store
 from yarrow.version import __version__
 from yarrow.wakeup import Notifier
-from yarrow_webserver import approvals, deployment, execution, health, pages, plans, words
+from yarrow_webserver import approvals, deployment, execution, explain, health, pages, plans, words
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a request, unless a route sets another limit."""
@@ -62,6 +62,7 @@ def create_app(config: Config, store: Store, clock: Clock = utc_now) -> Flask:
     app.register_blueprint(deployment.create_blueprint(config, store))
     app.register_blueprint(approvals.create_blueprint(store, key, notifier, clock))
     app.register_blueprint(plans.create_blueprint(store, key, notifier, clock))
+    app.register_blueprint(explain.create_blueprint(config, store, key))
     app.register_blueprint(pages.create_blueprint(config, store, log_store, clock))
     app.after_request(_add_headers)
     app.register_error_handler(HTTPException, _http_error)

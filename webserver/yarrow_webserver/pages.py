@@ -13,11 +13,13 @@ from werkzeug.wrappers import Response
 from yarrow.clock import Clock
 from yarrow.config import Config
 from yarrow.errors import NotFound
+from yarrow.explaining.explanation import Explanation
 from yarrow.jsontypes import Json
 from yarrow.logs import LogStore
 from yarrow.states import TaskState
 from yarrow.store import Store
 from yarrow.store.records import ApprovalRecord, DagRecord, RunRecord, TaskInstanceRecord, TaskSummary
+from yarrow_webserver.explain import explain
 
 DAGS_PER_PAGE = 25
 BARS = 16
@@ -212,7 +214,19 @@ class _Pages:
             offset=offset,
             following=following if more else None,
             active=not instance.state.finished,
+            why=self._why(instance),
         )
+
+    def _why(self, instance: TaskInstanceRecord) -> Explanation | None:
+        """What keeps a task instance that has not ended from running."""
+        if instance.state.finished:
+            return None
+        try:
+            return explain(
+                self._config, self._store, instance.dag_id, instance.run_id, instance.task_id, instance.map_index
+            )
+        except NotFound:  # it has become several since it was read
+            return None
 
     def _question(self, instance: TaskInstanceRecord) -> ApprovalRecord | None:
         """What the task instance, which no worker had, asks people, or asked."""

@@ -19,6 +19,7 @@ COMMANDS = {
     "datasets": ("yarrow.cli.datasets:datasets", "List data sets; publish one by hand."),
     "db": ("yarrow.cli.db:db", "Look after the metadata database."),
     "demo": ("yarrow.cli.demo:demo", "Run twelve months of real flights through Yarrow, on this machine."),
+    "explain": ("yarrow.cli.explain:explain", "Tell why a task isn't running: every dependency and limit."),
     "notifications": ("yarrow.cli.notifications:notifications", "List notifications; try whether one arrives."),
     "plan-week": (
         "yarrow.cli.plan_week:plan_week",

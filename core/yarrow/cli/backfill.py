@@ -12,7 +12,7 @@ import click
 from yarrow.cli.access import open_store, wake_scheduler, who
 from yarrow.cli.arguments import as_utc, json_object, last_moment, moment
 from yarrow.cli.output import duration_text, json_option, print_json, print_table, text_of
-from yarrow.cli.plan_text import backfill_of, local_text, progress_text
+from yarrow.cli.plan_text import backfill_of, local_text, over_text, progress_text
 from yarrow.cli.planning import plan_options, propose, zone_of
 from yarrow.config import load_config
 from yarrow.errors import UsageError
@@ -131,7 +131,7 @@ def list_backfills(dag_id: str | None, active: bool, as_json: bool) -> None:
             record.id,
             record.dag_id,
             record.state,
-            f"{record.run_count - record.left:,} of {record.run_count:,}",
+            over_text(record),
             record.counts.get("failed") or None,
             duration_text(record.eta) if record.eta is not None else None,
             record.from_date,
@@ -187,7 +187,7 @@ def resume(backfill_id: int) -> None:
     """Let the runs of a paused backfill start again."""
     with _changing() as store:
         record = store.backfills.resume(backfill_id, who())
-    click.echo(f"The backfill {record.id} of {record.dag_id} goes on: {progress_text(record)}")
+    click.echo(f"The backfill {record.id} of {record.dag_id} goes on: {progress_text(record)}.")
 
 
 @backfill.command()
@@ -197,7 +197,7 @@ def cancel(backfill_id: int, reason: str | None) -> None:
     """End a backfill. What runs goes on; its queued runs are deleted, or end as failed if they ran before."""
     with _changing() as store:
         record = store.backfills.cancel(backfill_id, who(), reason)
-    click.echo(f"The backfill {record.id} of {record.dag_id} is cancelled: {progress_text(record)}")
+    click.echo(f"The backfill {record.id} of {record.dag_id} is {progress_text(record)}.")
 
 
 @backfill.command()

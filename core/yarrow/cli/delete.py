@@ -68,7 +68,7 @@ def delete_dag(dag_id: str, yes: bool, dry_run: bool, as_json: bool) -> None:
         counts: Counter[str] = Counter()
         failures: list[str] = []
         steps = store.deletions.dag(dag_id, who=who())
-        for step in with_progress(steps, found.counts.get("runs", 0), f"deleting {dag_id}"):
+        for step in with_progress(steps, found.counts, f"deleting {dag_id}"):
             counts.update(step.counts)
             failures += remains.remove((), step.references)
         failures += remains.remove_dag(dag_id)
@@ -86,12 +86,13 @@ def on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def with_progress(steps: Iterable[Deleted], runs: int, label: str) -> Iterable[Deleted]:
-    """The steps, while a bar on stderr shows a person how many of the runs are gone."""
+def with_progress(steps: Iterable[Deleted], expected: Mapping[str, int], label: str) -> Iterable[Deleted]:
+    """The steps, while a bar on stderr shows a person how much of what is expected is gone."""
     hidden = not sys.stderr.isatty()
-    with click.progressbar(length=max(runs, 1), file=sys.stderr, hidden=hidden, show_eta=True, label=label) as bar:
+    length = max(sum(expected.values()), 1)
+    with click.progressbar(length=length, file=sys.stderr, hidden=hidden, show_eta=True, label=label) as bar:
         for step in steps:
-            bar.update(len(step.runs))
+            bar.update(sum(step.counts.values()))
             yield step
 
 

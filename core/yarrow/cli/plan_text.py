@@ -179,12 +179,12 @@ def _sums(plan: Plan) -> Iterator[str]:
 
 
 def _estimate_lines(estimate: Estimate) -> Iterator[str]:
-    takes = "how long they take is not known"
+    takes = "; how long that takes is not known"
     if estimate.seconds is not None:
-        takes = f"they take at least {duration_text(estimate.seconds)}"
+        takes = f", in at least {duration_text(estimate.seconds)}"
         if estimate.known_tasks < estimate.tasks:
-            takes += f", with durations known of {estimate.known_tasks} of {estimate.tasks} tasks"
-    yield f"{_count(estimate.task_instances, 'task instance')} will run; {takes}."
+            takes += f" by the past durations of {estimate.known_tasks} of {estimate.tasks} tasks"
+    yield f"{_count(estimate.task_instances, 'task instance')} will run{takes}."
     if estimate.order:
         yield f"Order: {estimate.order}."
     for pool in estimate.pools:
@@ -223,11 +223,19 @@ def backfill_of(plan: Plan) -> int:
 
 def progress_text(record: BackfillRecord) -> str:
     """How far a backfill is, in a line."""
-    parts = [f"{record.run_count - record.left:,} of {_count(record.run_count, 'run')} over"]
+    parts = [f"{over_text(record)} {'run' if record.run_count == 1 else 'runs'} over"]
     parts += [f"{record.counts[state]:,} {state}" for state in ("failed", "running") if record.counts.get(state)]
     if record.eta is not None:
         parts.append(f"about {duration_text(record.eta)} to go")
     return f"{record.state}, {', '.join(parts)}"
+
+
+def over_text(record: BackfillRecord) -> str:
+    """`120 of 3,640`: how many runs of a backfill have ended; those that were deleted when it was cancelled did not."""
+    over = record.run_count - record.left
+    if record.cancelled_at is not None:
+        over = sum(record.counts.get(state, 0) for state in ("success", "failed"))
+    return f"{over:,} of {record.run_count:,}"
 
 
 def _done_lines(request: ClearRequest | MarkRequest, plan: Plan) -> Iterator[str]:

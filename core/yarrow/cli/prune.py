@@ -45,10 +45,9 @@ def prune(older_than: str | None, yes: bool, dry_run: bool, as_json: bool) -> No
         if dry_run:
             _show(store.pruning.count(before, now), [], facts, as_json)
             return
-        runs = 0
+        found: Counter[str] = Counter()
         if on_terminal():  # where somebody sees a bar, and is asked
             found = store.pruning.count(before, now)
-            runs = found["runs"]
             if found and not yes:
                 if not as_json:
                     print_counts(found, empty="")
@@ -56,7 +55,7 @@ def prune(older_than: str | None, yes: bool, dry_run: bool, as_json: bool) -> No
         counts: Counter[str] = Counter()
         failures: list[str] = []
         remains = Remains(config)
-        for step in with_progress(store.pruning.steps(before, who=who(), now=now), runs, "pruning"):
+        for step in with_progress(store.pruning.steps(before, who=who(), now=now), found, "pruning"):
             counts.update(step.counts)
             failures += remains.remove(step.runs, step.references)
         is_file = store.dialect == "sqlite"

@@ -80,13 +80,12 @@ def schedule_diff(old: DagSpec, new: DagSpec, now: datetime, progress: Progress 
     found = tuple(_changes(old, new))
     if not found:
         return None
-    return ScheduleDiff(
-        found,
-        describe_schedule(old.schedule),
-        describe_schedule(new.schedule),
-        tuple(_fires(old, new, now)),
-        tuple(_consequences(old, new, now, progress)) if progress is not None else (),
-    )
+    fires = tuple(_fires(old, new, now))
+    sentences = list(_consequences(old, new, now, progress)) if progress is not None else []
+    if not fires and (_timetable(old) or _timetable(new)):
+        sentences.insert(0, f"No run starts after {moment_text(now.replace(microsecond=0))} in either version.")
+    words = describe_schedule(old.schedule), describe_schedule(new.schedule)
+    return ScheduleDiff(found, *words, fires, tuple(sentences))
 
 
 def _changes(old: DagSpec, new: DagSpec) -> Iterator[Change]:

@@ -12,7 +12,7 @@ from yarrow.decision.standing import Standing
 from yarrow.explaining.dependencies import Dependencies, dependencies, waiting_clause
 from yarrow.explaining.explanation import Explanation, Finding, first_clause, found
 from yarrow.explaining.facts import Circumstances, InstanceFacts
-from yarrow.explaining.pending import decision_on, standing_at
+from yarrow.explaining.pending import complete, decision_on, standing_at
 from yarrow.explaining.progress import progress
 from yarrow.explaining.run_checks import run_findings
 from yarrow.explaining.upstream import blocker
@@ -75,13 +75,14 @@ def _what_the_root_does(given: Circumstances, root: InstanceFacts) -> str:
 
 
 def _decisions(given: Circumstances) -> Decisions:
-    return decide(given.spec, given.run, given.views, given.now, given.xcoms, given.past)
+    views = complete(given.spec, given.views)
+    return decide(given.spec, given.run, views, given.now, given.xcoms, given.past)
 
 
 def _as_decided(given: Circumstances) -> tuple[Instance, Decisions, Standing]:
     instance = (given.instance.task_id, given.instance.map_index)
     decisions = _decisions(given)
-    return instance, decisions, standing_at(given.spec, given.views, decisions, instance)
+    return instance, decisions, standing_at(given.spec, complete(given.spec, given.views), decisions, instance)
 
 
 def _met(instance: InstanceFacts) -> Sequence[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from yarrow.decision.decisions import Decisions, TaskDecision, TaskView
@@ -17,14 +17,10 @@ def standing_at(spec: DagSpec, views: Iterable[TaskView], decisions: Decisions, 
     """The states in which it is decided on an instance, or would be if nothing is decided on it.
 
     Args:
-        views: Every task instance of the run; one that is missing, since its run has not started, has not either.
+        views: Every task instance of the run.
         decisions: What `decide` makes of them.
     """
     states = {(view.task_id, view.map_index): view for view in views}
-    present = {task_id for task_id, _ in states}
-    for task_id in spec.tasks:
-        if task_id not in present:
-            states[task_id, -1] = TaskView(task_id, TaskState.NONE)
     for expansion in decisions.expansions:
         if (expansion.task_id, -1) != instance:
             first = states.pop((expansion.task_id, -1))
@@ -37,6 +33,13 @@ def standing_at(spec: DagSpec, views: Iterable[TaskView], decisions: Decisions, 
         if decision.from_state is not TaskState.RUNNING and place in states:
             states[place] = replace(states[place], state=decision.to_state, follow=decision.follow)
     return Standing(spec, states.values())
+
+
+def complete(spec: DagSpec, views: Sequence[TaskView]) -> Sequence[TaskView]:
+    """With those that are missing because their run has not started: they have not started either."""
+    present = {view.task_id for view in views}
+    missing = [TaskView(task_id, TaskState.NONE) for task_id in spec.tasks if task_id not in present]
+    return [*views, *missing] if missing else views
 
 
 def decision_on(decisions: Decisions, instance: Instance) -> TaskDecision | None:

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from yarrow.decide import RunView, TaskView, decide
 from yarrow.errors import UsageError
-from yarrow.plans.clearing import change_of, changes_of, runs_again
+from yarrow.plans.cleared import change_of, changes_of
+from yarrow.plans.clearing import runs_again
 from yarrow.plans.closure import reached
 from yarrow.plans.plan import RunAction, RunChange, TaskAction, TaskChange
 from yarrow.plans.requests import MARKS, MarkRequest
@@ -135,13 +136,12 @@ def _views(run: RunFacts, tasks: Sequence[TaskChange]) -> Iterator[TaskView]:
         for one in rows.get(task_id, ()):
             as_it_is = one.state if one.stopping_to is None else TaskState(one.stopping_to)
             state = changed.get((task_id, one.map_index), as_it_is)
-            follow = one.follow if state is one.state else None
             yield TaskView(
                 task_id,
                 state,
                 one.try_number,
                 one.max_tries,
-                follow=follow,
+                follow=one.follow,
                 map_index=one.map_index,
                 map_value=one.map_value,
             )

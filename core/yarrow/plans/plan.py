@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from yarrow.jsontypes import Json
@@ -123,7 +123,7 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """SHA-256, hexadecimal, of what is to be done and of the states that it was worked out from."""
-        parts = {"request": request_to_json(self.request), "runs": [_plain(run) for run in self.runs]}
+        parts = {"request": request_to_json(self.request), "runs": self._plain_runs}
         text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -150,8 +150,12 @@ class Plan:
             "result": dict(self.result),
             "notes": list(self.notes),
             "estimate": _plain(self.estimate) if self.estimate else None,
-            "runs": [_plain(run) for run in self.runs],
+            "runs": self._plain_runs,
         }
+
+    @cached_property
+    def _plain_runs(self) -> list[Any]:
+        return [_plain(run) for run in self.runs]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
@@ -170,23 +174,34 @@ class Plan:
         )
 
 
+_ATOMS = frozenset({str, int, float, bool})
+
+
 def _plain(value: Any) -> Any:
     """Dataclasses as objects without the fields that are at their default."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = {}
-        for one in dataclasses.fields(value):
-            item = getattr(value, one.name)
-            item = tuple(item) if isinstance(item, list) else item
-            if one.default is dataclasses.MISSING or item != one.default:
-                found[one.name] = _plain(item)
-        return found
+    if value is None or type(value) in _ATOMS:
+        return value
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found = {}
+        for name, default in _fields(type(value)):
+            item = getattr(value, name)
+            item = tuple(item) if isinstance(item, list) else item
+            if default is dataclasses.MISSING or item != default:
+                found[name] = _plain(item)
+        return found
     return value
+
+
+@cache
+def _fields(cls: type[Any]) -> tuple[tuple[str, Any], ...]:
+    """The fields of a dataclass, each with its default."""
+    return tuple((one.name, one.default) for one in dataclasses.fields(cls))
 
 
 def _run(data: Mapping[str, Any]) -> RunChange:

@@ -124,7 +124,8 @@ class Attempts:
         success, skipped: so ends the task instance. failed: up_for_retry while tries are left and it is retryable,
         else failed. lost: scheduled again at the expense of `infra_budget`, else failed. cancelled: scheduled again
         for free when the worker stopped; failed when somebody cancelled it. deferred: up_for_reschedule until the
-        moment that it names; the same attempt goes on then.
+        moment that it names; the same attempt goes on then. Whatever is reported, a task instance that a person has
+        cleared or marked meanwhile ends as that person wants, and nothing comes of the result.
 
         A report that was accepted before is accepted again (`repeated`, without a next attempt). Raises Refused when
         the attempt is not this worker's any more.

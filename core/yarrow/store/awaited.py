@@ -64,8 +64,9 @@ def summary(states: Collection[TaskState]) -> TaskState:
     """One state for all instances of a task.
 
     While one is unfinished it is the state of the one that is furthest; then failed when one has failed or could not
-    run, else success when one has succeeded, else what all of them are.
+    run, else success when one has succeeded, else what all of them are. What is removed counts last.
     """
+    states = {state for state in states if state is not TaskState.REMOVED} or states
     for state in _FURTHEST_FIRST:
         if state in states:
             return state

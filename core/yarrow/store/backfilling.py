@@ -19,7 +19,7 @@ from yarrow.plans.requests import BackfillRequest
 from yarrow.states import RunState
 from yarrow.store import clearing, deadlines
 from yarrow.store.catalog import read_dag
-from yarrow.store.database import Database, insert_new
+from yarrow.store.database import Database, Raced, insert_new
 from yarrow.store.specs import Specs
 from yarrow.store.tables import backfill, dag, dag_run, dag_version, task_instance
 from yarrow.store.transitions import append, history_line, run_event
@@ -70,6 +70,7 @@ def begin(
 
     Raises:
         Conflict: A run of another logical date has the run_id of one that is to be made.
+        Raced: The DAG has got another version just now.
     """
     connection.execute(_LOCK_DAG, {"dag_id": request.dag_id})
     newest = specs.get(connection, request.dag_id, read_dag(connection, request.dag_id).version)
@@ -78,6 +79,8 @@ def begin(
     created = [run for run in runs if run.action is RunAction.CREATE]
     if created:
         spec = cut_out(newest, selected_tasks(request, newest))
+        if any(run.version != spec.version for run in created):
+            raise Raced  # another version came between the plan and the lock
         if spec.version != newest.version:
             _add_cut(database, connection, newest, spec, at)
         params = run_params(spec, request.params)

@@ -91,9 +91,11 @@ _END = (
         decided_seq=dag_run.c.change_seq + 1,
     )
 )
-_LOCK_RUNNING = (
+_LOCK_ACTIVE = (
     select(dag_run.c.id)
-    .where(dag_run.c.backfill_id == _ID, dag_run.c.state == literal_column("'running'"))
+    .where(
+        dag_run.c.backfill_id == _ID, dag_run.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
+    )
     .order_by(dag_run.c.logical_date, dag_run.c.id)
     .with_for_update()
 )
@@ -154,7 +156,7 @@ class Backfills:
         at = self._database.now(now)
 
         def work(connection: Connection) -> BackfillRecord:
-            connection.execute(_LOCK_RUNNING, {"id": id})  # before their DAG, as whoever ends one does
+            connection.execute(_LOCK_ACTIVE, {"id": id})  # before their DAG, as whoever ends or takes over one does
             record = _locked(connection, id)
             _refuse_if_over(record, "cancelled")
             connection.execute(_CANCEL, {"subject_id": id, "at": at})

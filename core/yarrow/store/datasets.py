@@ -79,6 +79,7 @@ _ACTIVE = (
     select(func.count())
     .select_from(dag_run)
     .where(dag_run.c.dag_id == bindparam("of_dag_id"), dag_run.c.state.in_([RunState.QUEUED, RunState.RUNNING]))
+    .where(dag_run.c.backfill_place.is_(None))  # those of a backfill have a limit of their own
 )
 _PUBLISHED = (
     select(func.count(dataset_pending.c.dataset.distinct()))

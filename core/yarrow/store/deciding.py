@@ -96,6 +96,12 @@ _NEXT_OF_BACKFILL = (
     .order_by(dag_run.c.backfill_place)
     .limit(bindparam("room"))
 )
+_FREE = (
+    select(dag_run.c.id)
+    .where(dag_run.c.id.in_(bindparam("ids", expanding=True)), _QUEUED)
+    .order_by(dag_run.c.logical_date, dag_run.c.id)
+    .with_for_update(skip_locked=True)
+)
 _WITH_TASKS = (
     select(task_instance.c.dag_run_id)
     .where(task_instance.c.dag_run_id.in_(bindparam("ids", expanding=True)))
@@ -120,11 +126,16 @@ def start(connection: Connection, specs: Specs, now: datetime) -> list[int]:
     for chunk in chunks(sorted(dag_ids), CHUNK):
         # Schedulers look one after the other at the limits of a DAG.
         connection.execute(select(dag.c.dag_id).where(dag.c.dag_id.in_(chunk)).order_by(dag.c.dag_id).with_for_update())
+    chosen = [row for row in _within_limits(connection, now) if row.dag_id in dag_ids]
+    free: set[int] = set()
+    for chunk in chunks((row.id for row in chosen), CHUNK):
+        # One that a person is changing, who may wait for the DAG, starts the next time.
+        free.update(connection.execute(_FREE, {"ids": chunk}).scalars())
     moves = (RunState.QUEUED, RunState.RUNNING)
     started = [
         row
-        for row in _within_limits(connection, now)
-        if row.dag_id in dag_ids
+        for row in chosen
+        if row.id in free
         and move_run(connection, row.id, (row.dag_id, row.run_id), *moves, at=now, who=SCHEDULER, started_at=now)
     ]
     made = [row for row in started if row.run_type == "backfill"]

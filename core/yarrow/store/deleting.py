@@ -237,18 +237,24 @@ def _check_idle(connection: Connection, dag_id: str, ids: Collection[int] | None
 
 
 def _check_dag(connection: Connection, dag_id: str) -> None:
+    """Raises what `Deletions.dag` does."""
+    _check_file(connection, dag_id)
+    _check_idle(connection, dag_id)
+
+
+def _check_file(connection: Connection, dag_id: str) -> None:
     record = read_dag(connection, dag_id)
     if record.is_active:
         raise UsageError(
             f"The DAG {dag_id!r} has its file {record.path} in the DAG folder: it would come back at once.",
             hint="Remove the file first.",
         )
-    _check_idle(connection, dag_id)
 
 
 def _delete_next_runs(connection: Connection, dag_id: str) -> Deleted:
     rows = connection.execute(_NEXT_OF_DAG, {"of_dag_id": dag_id}).all()
-    _check_dag(connection, dag_id)
+    _check_file(connection, dag_id)
+    _check_idle(connection, dag_id, [row.id for row in rows])
     counts, references = erase_runs(connection, dag_id, rows)
     return Deleted([(dag_id, row.run_id) for row in rows], counts, unnamed(connection, dag_id, references))
 

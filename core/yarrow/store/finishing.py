@@ -178,8 +178,8 @@ def _stand(
 
 
 def _stopped_instead(row: AnyRow) -> bool:
-    """Whether an attempt has ended because it was to be stopped, when it was reported as put off."""
-    return bool(row.attempt_state == AttemptState.CANCELLED and row.cancel_reason is not None)
+    """Whether an attempt that was overruled has ended as cancelled, as it does when it is reported as put off."""
+    return bool(row.attempt_state == AttemptState.CANCELLED and row.overruled)
 
 
 def _judge(row: AnyRow, report: Report, spec: DagSpec, limits: Limits, at: datetime) -> Verdict:

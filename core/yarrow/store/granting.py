@@ -222,9 +222,9 @@ def room_now(
     return Room(parallelism, pools, connection.execute(_USED.where(_keeps_slot(served))).all())
 
 
-def task_room_now(connection: Connection, served: Collection[str] | None) -> TaskRoom:
-    """What is free of the limits of single tasks then."""
-    return TaskRoom(connection.execute(_USED_BY_TASKS.where(_keeps_slot(served))).all(), ())
+def task_room_now(connection: Connection, served: Collection[str] | None, chosen: Sequence[AnyRow] = ()) -> TaskRoom:
+    """What is free of the limits of single tasks then, when some have been chosen."""
+    return TaskRoom(connection.execute(_USED_BY_TASKS.where(_keeps_slot(served))).all(), chosen)
 
 
 def place_of(row: AnyRow) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _choose(
         candidates = connection.execute(query, {**position, "page": page}).all()
         if room.of_tasks is None and any(_has_own_limit(candidate) for candidate in candidates):
             # Those chosen on earlier pages are not queued yet, but count.
-            room.of_tasks = TaskRoom(connection.execute(_USED_BY_TASKS).all(), chosen)
+            room.of_tasks = task_room_now(connection, served, chosen)
         chosen += [candidate for candidate in candidates if room.tasks > 0 and room.take(candidate)]
         if len(candidates) < page:
             break

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Float, Select, bindparam, cast, func, select
 
-from yarrow.states import TaskState
+from yarrow.states import AttemptState, TaskState
 from yarrow.store.database import Database
-from yarrow.store.tables import dag, dag_run, task_instance
+from yarrow.store.tables import attempt, dag, dag_run, task_instance
 
 NEWEST_RUNS: Final = 20
 """How many ended runs of a DAG are looked at."""
@@ -63,9 +63,11 @@ def _durations(dialect: str) -> Select[*tuple[Any, ...]]:
         took = cast(func.extract("epoch", task_instance.c.ended_at - task_instance.c.started_at), Float)
     return (
         select(task_instance.c.task_id, func.round(cast(func.avg(took) * 1000, Float)) / 1000.0)
+        .join(attempt, attempt.c.attempt_id == task_instance.c.attempt_id)
         .where(
             task_instance.c.dag_run_id.in_(_NEWEST.scalar_subquery()),
             task_instance.c.state == TaskState.SUCCESS,
+            attempt.c.state == AttemptState.SUCCESS,  # else a person has marked it, and it took no time that tells
             task_instance.c.cached.is_(False),
             task_instance.c.started_at.is_not(None),
             task_instance.c.ended_at.is_not(None),

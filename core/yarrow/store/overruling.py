@@ -62,7 +62,7 @@ _TASKS = (
     )
     .where(task_instance.c.dag_run_id.in_(_IDS))
     .order_by(task_instance.c.id)
-    .with_for_update()
+    .with_for_update(key_share=True)
 )
 _CHANGE = update(task_instance).where(task_instance.c.id.in_(_IDS))
 _DROP_XCOMS = delete(xcom).where(xcom.c.attempt_id.in_(_IDS))

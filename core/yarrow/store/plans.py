@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from datetime import datetime, timedelta
 from string import hexdigits
 
@@ -132,12 +133,12 @@ class Plans:
         else:
             carry_out = clearing.carry_out_all if isinstance(request, ClearRequest) else marking.carry_out_all
             carry_out(self._database, self._specs, connection, request.dag_id, fresh.effective, request.reason, who, at)
-        applied = Plan.from_json({**kept.to_json(), "applied_at": at.isoformat(), "applied_by": who, "result": result})
-        parameters = {"plan_id": kept.id, "at": at, "by": who, "document_": applied.to_json()}
+        document = {**kept.to_json(), "applied_at": at.isoformat(), "applied_by": who, "result": result}
+        parameters = {"plan_id": kept.id, "at": at, "by": who, "document_": document}
         connection.execute(_APPLIED, parameters)
         reason = f"plan {kept.id}: {request_text(request)}"
         append(connection, [history_line("plan.applied", at=at, who=who, dag_id=request.dag_id, reason=reason)])
-        return applied
+        return replace(kept, applied_at=at, applied_by=who, result=result)
 
 
 def _planned(request: Request, situation: Situation) -> builtins.list[RunChange]:

@@ -53,7 +53,10 @@ _LATER_RUNNING = select(dag_run.c.id, dag_run.c.run_id, dag_run.c.logical_date).
 )
 _TASK_IDS = select(task_instance.c.id).where(task_instance.c.dag_run_id.in_(_IDS))
 _LOCK_TASKS = (
-    select(task_instance.c.id).where(task_instance.c.id.in_(_IDS)).order_by(task_instance.c.id).with_for_update()
+    select(task_instance.c.id)
+    .where(task_instance.c.id.in_(_IDS))
+    .order_by(task_instance.c.id)
+    .with_for_update(key_share=True)
 )
 _LOCK_DAG = select(dag.c.dag_id).where(dag.c.dag_id == bindparam("dag_id")).with_for_update()
 _RUNS = select(
@@ -72,8 +75,8 @@ _RUNS = select(
 _RUNNING = task_instance.c.state == literal_column("'running'")
 _TASKS = (
     select(
-        task_instance.c.id,
         task_instance.c.dag_run_id,
+        task_instance.c.id,
         task_instance.c.task_id,
         task_instance.c.map_index,
         task_instance.c.state,
@@ -220,21 +223,39 @@ def _looks_back(newest: DagSpec, runs: Iterable[RunFacts]) -> bool:
 # Locks
 
 
-def _lock(connection: Connection, request: Request, ids: Sequence[int]) -> list[int]:
-    """Locks these runs and their task instances. Returns their ids; for a backfill also those that came since."""
-    _lock_runs(connection, request.dag_id, ids)
-    if isinstance(request, BackfillRequest):
-        connection.execute(_LOCK_DAG, {"dag_id": request.dag_id})
-        found = [row.id for row in _find(connection, request)]
-        known = set(ids)
-        _lock_runs(connection, request.dag_id, [id for id in found if id not in known])
-        ids = found
+def _lock(connection: Connection, request: Request, ids: Sequence[int]) -> Sequence[int]:
+    """Locks these runs and their task instances. Returns their ids; for a backfill also those that came since.
+
+    Who starts runs holds the row of their DAG and wants those that are queued: for a backfill these come after it.
+    """
+    begun = _not_queued(connection, ids) if isinstance(request, BackfillRequest) else ids
+    _lock_runs(connection, request.dag_id, begun)
+    _lock_tasks(connection, begun)
+    if not isinstance(request, BackfillRequest):
+        return ids
+    connection.execute(_LOCK_DAG, {"dag_id": request.dag_id})
+    known = set(begun)
+    found = [row.id for row in _find(connection, request)]
+    new = [id for id in found if id not in known]
+    _lock_runs(connection, request.dag_id, new)
+    _lock_tasks(connection, new)
+    return found
+
+
+def _not_queued(connection: Connection, ids: Sequence[int]) -> list[int]:
+    found: list[int] = []
+    for chunk in chunks(ids, CHUNK):
+        query = _FOUND.where(dag_run.c.id.in_(chunk), dag_run.c.state != literal_column("'queued'"))
+        found += [row.id for row in connection.execute(query)]
+    return found
+
+
+def _lock_tasks(connection: Connection, ids: Sequence[int]) -> None:
     rows: list[int] = []
     for chunk in chunks(ids, CHUNK):
         rows += connection.execute(_TASK_IDS, {"ids": chunk}).scalars()
     for chunk in chunks(sorted(rows), CHUNK):
         connection.execute(_LOCK_TASKS, {"ids": chunk})
-    return list(ids)
 
 
 def _lock_runs(connection: Connection, dag_id: str, ids: Sequence[int]) -> None:
@@ -288,28 +309,16 @@ def _wants_tasks(request: Request, newest: DagSpec, runs: Sequence[RunFacts]) ->
 def _with_tasks(connection: Connection, runs: Sequence[RunFacts]) -> list[RunFacts]:
     by_run: dict[int, list[TaskFacts]] = {run.id: [] for run in runs}
     for chunk in chunks(by_run, CHUNK):
-        for row in connection.execute(_TASKS, {"ids": chunk}).all():
-            by_run[row.dag_run_id].append(_task(row))
+        for row in connection.execute(_TASKS, {"ids": chunk}):
+            # Columns by their place: there are tens of thousands of rows.
+            run, *facts, has_xcom, cancel_reason, cancel_state, follow, map_value = row
+            stopping_to = None if cancel_reason is None else cancel_state or str(TaskState.FAILED)
+            chosen = None if follow is None else tuple(follow)
+            by_run[run].append(TaskFacts(*facts, bool(has_xcom), stopping_to, chosen, map_value))
     places: dict[str, Mapping[str, int]] = {}
-    for run in runs:
-        places.setdefault(run.version, {task_id: place for place, task_id in enumerate(run.spec.tasks)})
-    return [replace(run, tasks=tuple(_ordered(by_run[run.id], places[run.version]))) for run in runs]
-
-
-def _task(row: AnyRow) -> TaskFacts:
-    return TaskFacts(
-        id=row.id,
-        task_id=row.task_id,
-        map_index=row.map_index,
-        state=row.state,
-        try_number=row.try_number,
-        max_tries=row.max_tries,
-        attempt_id=row.attempt_id,
-        has_xcom=bool(row.has_xcom),
-        stopping_to=None if row.cancel_reason is None else row.cancel_state or str(TaskState.FAILED),
-        follow=None if row.follow is None else tuple(row.follow),
-        map_value=row.map_value,
-    )
+    for one in runs:
+        places.setdefault(one.version, {task_id: place for place, task_id in enumerate(one.spec.tasks)})
+    return [replace(one, tasks=tuple(_ordered(by_run[one.id], places[one.version]))) for one in runs]
 
 
 def _ordered(tasks: Sequence[TaskFacts], places: Mapping[str, int]) -> Sequence[TaskFacts]:

@@ -101,8 +101,13 @@ def postpone(connection: Connection, rows: Collection[AnyRow], queued_timeout: f
 
 def give_up(specs: Specs, queued_timeout: float, now: datetime, row: AnyRow, why: str, connection: Connection) -> bool:
     """Fails a scheduled or queued task instance. Returns False when it has moved meanwhile."""
+    touch_run(connection, row.dag_run_id)
+    # It may have been cleared, and wait anew, since it was looked at.
+    still = connection.execute(_OVERDUE.where(task_instance.c.id == row.id), {"now": now}).one_or_none()
+    if still is None:
+        return False
     reason = f"{why} It waited for {format_duration(queued_timeout)}."
-    return _fail(specs, connection, row, reason=reason, who=SCHEDULER, at=now)
+    return _fail(specs, connection, still, reason=reason, who=SCHEDULER, at=now)
 
 
 def cancel(

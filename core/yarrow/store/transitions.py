@@ -12,8 +12,8 @@ Rows are locked in one order, so that transactions on PostgreSQL can't wait for 
    publishes
 
 A claim takes a task instance and its attempt without their run, and the next one, after a report, only if nobody has it
-locked. What makes scheduled runs, or starts any, begins with the row of their DAG and locks only runs that are new or
-queued, whose holders wait for no row of a DAG. Rows of deadlines, notifications and the history are written, and
+locked. What makes scheduled runs, or starts any, begins with the row of their DAG and locks only runs that are new, or
+queued and locked by nobody. Rows of deadlines, notifications and the history are written, and
 nothing is waited for while they are locked. Where many rows are updated by one statement their order is the
 database's; should two such statements meet the wrong way round, PostgreSQL ends one of them and `Database.write`
 repeats it.

@@ -115,14 +115,14 @@ def test_what_it_takes_is_told() -> None:
     estimate = Estimate(10920, 5400.0, 2, 3, pools, "the oldest first, 10 runs at a time")
     shown = lines(plan(BACKFILL, [created(0)], estimate=estimate, notes=("orders is paused.",)))
     assert shown[-5:] == [
-        "10,920 task instances will run; they take at least 1 h 30 m, with durations known of 2 of 3 tasks.",
+        "10,920 task instances will run, in at least 1 h 30 m by the past durations of 2 of 3 tasks.",
         "Order: the oldest first, 10 runs at a time.",
         "Pool default_pool: 10,920 task instances, 10 h 00 m of slots; 3 of 128 slots are in use now.",
         "Pool gpu: there is none, so 1 task instance would wait.",
         "Note: orders is paused.",
     ]
     unknown = lines(plan(BACKFILL, [created(0)], estimate=Estimate(1)))
-    assert unknown[-1] == "1 task instance will run; how long they take is not known."
+    assert unknown[-1] == "1 task instance will run; how long that takes is not known."
 
 
 def test_the_task_instances_of_a_clear() -> None:

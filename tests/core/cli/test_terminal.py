@@ -139,5 +139,5 @@ def test_a_backfill_that_is_watched(on_terminal: OnTerminal, store: Store) -> No
     assert "Apply it? [y/N]" in on_terminal("backfill", "create", "orders", *span, typed="y\n")
     store.backfills.cancel(1, "test")
     shown = on_terminal("backfill", "watch", "1", exit_code=1)
-    assert "Backfill 1 of orders: cancelled, 3 of 3 runs over" in shown
+    assert "Backfill 1 of orders: cancelled, 0 of 3 runs over" in shown
     assert "━" in shown

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from yarrow.differences.changes import Change, changes
 from yarrow.differences.dag_diff import DagDiff, TaskDiff, dag_diff
 from yarrow.differences.words import summary
-from yarrow.language.spec import DagSpec, TaskSpec
+from yarrow.language.spec import CacheSpec, DagSpec, DeadlineSpec, ScheduleSpec, TaskSpec
 
 Compare = Callable[..., DagDiff]
 
@@ -283,3 +284,66 @@ def test_a_long_chain_of_alike_tasks_is_renamed_as_a_whole(now: datetime) -> Non
 
     found = dag_diff(chain("a"), chain("b"), now).tasks
     assert [(one.was, one.task_id, one.rewired) for one in found] == [(f"a{n}", f"b{n}", False) for n in range(1000)]
+
+
+OTHERS: dict[str, Any] = {"bool": True, "int": 7, "float": 7.5, "str": "x", "tuple": ("x",), "Mapping": {"x": {"y": 1}}}
+NAMED: dict[str, Any] = {
+    "deadline": DeadlineSpec(60.0),
+    "cache": CacheSpec(),
+    "schedule": ScheduleSpec(cron="@daily"),
+    "start_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "end_date": datetime(2026, 1, 1, tzinfo=UTC),
+    "groups": {"x": None},
+    "semantics": "trigger",
+    "mode": "any",
+    "gap": "skip",
+    "fold": "both",
+    "timezone": "Europe/Zurich",
+    "cron": "0 6 * * *",
+}
+
+
+def other_value(field: dataclasses.Field[Any]) -> Any:
+    """A value of a field that is not its default."""
+    if field.name in NAMED:
+        return NAMED[field.name]
+    return next(value for start, value in OTHERS.items() if str(field.type).startswith(start))
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(TaskSpec)[1:], ids=lambda field: field.name)
+def test_every_field_of_a_task_alone_is_a_difference(compare: Compare, field: dataclasses.Field[Any]) -> None:
+    task = TaskSpec("a", "bash", {})
+    x = TaskSpec("x", "empty", {})
+    old, new = (
+        DagSpec("d", {"x": x, "a": one})
+        for one in (task, dataclasses.replace(task, **{field.name: other_value(field)}))
+    )
+    (found,) = compare(old, new).tasks
+    assert found.task_id == "a"
+    assert found.rewired or [change.path.split(".")[0] for change in found.changes] == [
+        "with" if field.name == "arguments" else field.name
+    ]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [one for one in dataclasses.fields(DagSpec) if one.name not in ("dag_id", "tasks")],
+    ids=lambda field: field.name,
+)
+def test_every_field_of_a_dag_alone_is_a_difference(compare: Compare, field: dataclasses.Field[Any]) -> None:
+    old = DagSpec("d", {"x": TaskSpec("x", "empty", {})})
+    diff = compare(old, dataclasses.replace(old, **{field.name: other_value(field)}))
+    assert not diff.empty
+    assert summary(diff) != "no semantic change"
+
+
+@pytest.mark.parametrize("field", [one.name for one in dataclasses.fields(ScheduleSpec)][3:])
+def test_every_field_of_a_schedule_alone_is_a_difference(compare: Compare, field: str) -> None:
+    old = ScheduleSpec(datasets=("a", "b")) if field == "mode" else ScheduleSpec(cron="@hourly")
+    specs = [
+        DagSpec("d", {"x": TaskSpec("x", "empty", {})}, schedule=one)
+        for one in (old, dataclasses.replace(old, **{field: NAMED[field]}))
+    ]
+    schedule = compare(*specs).schedule
+    assert schedule is not None
+    assert [change.path for change in schedule.changes] == [f"schedule.{field}"]

@@ -190,7 +190,7 @@ def mirrored(data: Mapping[str, Any]) -> dict[str, Any]:
                 {**fire, "kind": KINDS.get(fire["kind"], fire["kind"]), "old": fire["new"], "new": fire["old"]}
                 for fire in schedule["fires"]
             ],
-            "consequences": [],
+            "consequences": schedule["consequences"],  # without the progress of runs they are the same
         },
     }
 

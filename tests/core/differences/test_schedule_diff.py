@@ -131,3 +131,10 @@ def test_catchup_that_is_no_news_is_not_told(compare: Compare) -> None:
     progress = Progress(JANUARY, datetime(2026, 7, 1, tzinfo=UTC), datetime(2026, 7, 2, tzinfo=UTC))
     old, new = (dag('"@daily"', f"catchup: true\nstart_date: 2026-01-0{day}\n") for day in (1, 2))
     assert moved(compare, old, new, progress=progress).consequences == ()
+
+
+def test_a_schedule_that_is_over(compare: Compare) -> None:
+    old, new = (dag(f'"@{word}"', "end_date: 2026-01-01\n") for word in ("daily", "weekly"))
+    schedule = moved(compare, old, new)
+    assert schedule.fires == ()
+    assert schedule.consequences == ("No run starts after 2026-08-02T12:00:00Z in either version.",)

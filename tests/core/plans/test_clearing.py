@@ -396,6 +396,15 @@ def test_a_run_whose_version_has_not_the_task_is_skipped() -> None:
     ]
 
 
+def test_a_task_that_no_version_has_is_looked_for_in_the_newest_of_them() -> None:
+    other = dag(task("alpha"))
+    with pytest.raises(UsageError, match=r"The DAG `d` has no task `alpa`. Did you mean `alpha`\?"):
+        clear(facts(other, day=0), facts(CHAIN, day=1), facts(other, day=2), tasks="alpa")
+    with pytest.raises(UsageError) as caught:
+        clear(facts(other, day=0), facts(CHAIN, day=1), tasks="alpa")
+    assert caught.value.hint is None
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -447,6 +456,8 @@ def test_of_a_mapped_task_only_the_instances_that_failed_run_again() -> None:
     assert words(changes_of_failed(facts(MAPPED, list=S, each=[S, F, S], sum=U))) == ["each[1] clear", "sum clear"]
     run = facts(GROUP, list=S, g__one=[S, F], g__two=[F, U], sum=U)
     assert words(changes_of_failed(run)) == ["g.one[1] clear", "g.two[0] clear", "g.two[1] clear", "sum clear"]
+    run = facts(GROUP, list=S, g__one=F, g__two=[S, S], sum=S)
+    assert words(changes_of_failed(run)) == ["g.one clear", "g.two[0] clear", "g.two[1] clear", "sum clear"]
     run = facts(GROUP, list=S, g__one=[S, F], g__two=[S, S], sum=S)
     assert words(changes_of_failed(run)) == ["g.one[1] clear", "g.two[1] clear", "sum clear"]
 

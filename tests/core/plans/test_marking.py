@@ -113,6 +113,11 @@ def test_what_is_in_that_state_already_frees_nothing() -> None:
     )
 
 
+def test_only_what_is_marked_now_frees_what_comes_after_it() -> None:
+    spec = dag(task("a"), task("b", "a"), task("x"), task("y", "x"))
+    assert marked("success", facts(spec, a=S, b=F, x=F, y=U), tasks="a,x") == ["x mark to success", "y clear"]
+
+
 def test_what_is_marked_itself_is_not_cleared() -> None:
     assert marked("success", facts(CHAIN, a=F, b=F, c=U), tasks="a+") == [
         "a mark to success",
@@ -123,10 +128,10 @@ def test_what_is_marked_itself_is_not_cleared() -> None:
 
 def test_what_runs_again_after_it_brings_its_setup() -> None:
     spec = dag(
-        task("a"), task("make", setup=True), task("work", "make", "a"), task("drop", "make", "work", teardown=True)
+        task("make", setup=True), task("a"), task("work", "make", "a"), task("drop", "make", "work", teardown=True)
     )
     run = facts(spec, a=F, make=S, work=U, drop=S)
-    assert marked("success", run, tasks="a") == ["a mark to success", "make clear", "work clear", "drop clear"]
+    assert marked("success", run, tasks="a") == ["make clear", "a mark to success", "work clear", "drop clear"]
 
 
 # The run of marked tasks.
@@ -170,6 +175,13 @@ def test_a_run_that_was_over_goes_on_for_what_has_not_ended() -> None:
 def test_a_run_that_was_over_goes_on_when_an_end_would_follow_from_its_states() -> None:
     (change,) = mark("skipped", facts(CHAIN, a=S, b=F, c=N), tasks="b")  # c is skipped with it
     assert (words(change.tasks), change.to_state) == (["b mark to skipped"], "queued")
+
+
+def test_what_is_being_stopped_in_a_run_that_was_over_counts_as_stopped() -> None:
+    spec = dag(task("a"), task("x"))
+    run = facts(spec, fact("x", RUNNING, stopping_to="failed"), a=S)
+    (change,) = mark("skipped", run, tasks="a")
+    assert (words(change.tasks), change.to_state) == (["a mark to skipped"], "failed")
 
 
 def test_a_choice_of_a_marked_branch_does_not_count_any_more() -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -310,6 +312,52 @@ def test_two_schedulers_never_start_too_many(postgres_stage: Any, postgres_url: 
     limits = {0: 2, 1: 3, 2: 4}
     assert {key for key, _ in seen} == set(limits)
     assert all(count <= limits[key] for key, count in seen)
+
+
+def test_of_two_people_at_once_one_makes_each_run(postgres_stage: Any, postgres_url: str) -> None:
+    past = Backfilled(postgres_stage, daily(postgres_stage))
+    made: list[int] = []
+
+    def person(first: int, last: int) -> None:
+        store = Store.open(postgres_url, clock=postgres_stage.clock)
+        with suppress(UsageError):  # there was nothing left to do
+            plan = store.plans.carry_out(past.request(first, last), who="ann")
+            made.append(len(plan.effective))
+        store.close()
+
+    spans = [(60, 20), (60, 20), (50, 1), (40, 30)]
+    assert together(*(partial(person, *span) for span in spans)) == []
+    assert sum(made) == 60
+    assert len({run.logical_date for run in past.runs()}) == 60
+    past.end_all()
+
+
+def test_cancelled_while_schedulers_start_its_runs_nothing_is_left(postgres_stage: Any, postgres_url: str) -> None:
+    past = Backfilled(postgres_stage, daily(postgres_stage, max_active_runs=2))
+    for round_ in range(3):
+        id = past.begin(60, reprocess="completed", max_active_runs=5)
+
+        def scheduler() -> None:
+            store = Store.open(postgres_url, clock=postgres_stage.clock)
+            mine = Backfilled(replace(postgres_stage, store=store), past.spec)
+            while any(not run.state.finished for run in mine.runs()):
+                for run_id in store.runs.start_due():
+                    mine.end(store.runs.by_id(run_id))
+            store.close()
+
+        def person(id: int = id) -> None:
+            store = Store.open(postgres_url, clock=postgres_stage.clock)
+            while store.backfills.get(id).left > 50:
+                pass
+            store.backfills.pause(id, "bob")
+            store.backfills.resume(id, "bob")
+            store.backfills.cancel(id, "bob")
+            store.close()
+
+        assert together(scheduler, scheduler, person) == []
+        assert past.backfill(id).state == "cancelled"
+        assert all(run.state.finished for run in past.runs()), round_
+        assert past.backfill(id).counts.get("success", 0) < 60
 
 
 # Their class.

@@ -135,14 +135,18 @@ def test_the_place_of_a_large_xcom_is_told_once_nothing_names_it(stage: Any) -> 
     """The object may also be that of a result in the cache, and of runs that took it from there."""
     spec = stage.dag(tasks=[stage.task("a", cache=CacheSpec(60.0)), stage.task("b", upstream=("a",))])
     stage.publish(spec)
+    delete = stage.store.deletions.runs
     full_run(stage, spec, "first", xcom=OBJECT, cache_key="a" * 64)
     full_run(stage, spec, "second", xcom=OBJECT, cached=True)
-    delete = stage.store.deletions.runs
-    assert delete("d", ["first"], who="ann").references == []
     stage.store.cache.clear()
-    full_run(stage, spec, "third", xcom={"$ref": "file:///objects/xcom/two.json"})
-    assert delete("d", ["third"], who="ann").references == ["file:///objects/xcom/two.json"]
+    assert delete("d", ["first"], who="ann").references == []
     assert delete("d", ["second"], who="ann").references == [OBJECT["$ref"]]
+    full_run(stage, spec, "third", xcom=OBJECT, cache_key="a" * 64)
+    assert delete("d", ["third"], who="ann").references == []
+    full_run(stage, spec, "fourth", xcom={"$ref": "file:///objects/xcom/two.json"})
+    assert delete("d", ["fourth"], who="ann").references == ["file:///objects/xcom/two.json"]
+    gone(stage, spec)
+    assert [one for step in stage.store.deletions.dag("d", who="ann") for one in step.references] == [OBJECT["$ref"]]
 
 
 def test_two_people_delete_the_same_run_once(postgres_stage: Any) -> None:

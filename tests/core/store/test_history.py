@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from yarrow.plans.requests import MarkRequest
 from yarrow.states import RunState
 from yarrow.store.history import NEWEST_RUNS
 
@@ -43,4 +44,15 @@ def test_only_the_newest_runs_count(stage) -> None:
     stage.publish(spec)
     for number in range(NEWEST_RUNS + 3):
         execute(stage, spec, f"r{number}", 1000.0 if number < 3 else 4.0)
+    assert stage.store.history.durations() == {spec.dag_id: {"a": 4.0}}
+
+
+def test_what_a_person_marked_took_no_time_that_tells(stage) -> None:
+    spec = stage.dag(tasks=[stage.task("a")])
+    stage.publish(spec)
+    execute(stage, spec, "good", 4.0)
+    execute(stage, spec, "bad", 5.0, "failed")
+    stage.clock.advance(86_400)
+    request = MarkRequest(dag_id=spec.dag_id, run_ids=("bad",), state="success", tasks="a")
+    stage.store.plans.carry_out(request, who="ann")
     assert stage.store.history.durations() == {spec.dag_id: {"a": 4.0}}

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, event, func, insert, select, update
 
 from yarrow.language.spec import DagSpec, DeadlineSpec, ScheduleSpec
 from yarrow.notify import Happening
+from yarrow.plans.requests import ClearRequest, Scope
 from yarrow.states import RunState
 from yarrow.store import tables as t
 from yarrow.store.notifications import write_down
@@ -471,6 +472,20 @@ def test_a_run_that_somebody_is_clearing_is_left_alone_and_nothing_waits(postgre
     assert sum(len(step.runs) for step in steps) == 1
     assert past.runs() == {"manual-100"}
     assert past.count(t.attempt) == 1
+
+
+def test_a_run_that_a_person_clears_while_others_go_survives(past: Past) -> None:
+    spec = past.dag()
+    manual(past, spec, *range(100, 106))
+    steps = past.store.pruning.steps(past.before, who="ann", now=past.now, size=2)
+    assert len(next(steps).runs) == 2  # the oldest
+    request = ClearRequest("d", scope=Scope(run_ids=("manual-101", "manual-100")))
+    past.store.plans.carry_out(request, who="bob", now=past.now)
+    for _ in steps:
+        pass
+    assert past.runs() == {"manual-101", "manual-100"}
+    assert past.count(t.attempt) == 2
+    assert {run.state for run in past.store.runs.list("d")} == {RunState.QUEUED}
 
 
 def test_two_prune_at_once_and_everything_goes_once(postgres_past: Past) -> None:

@@ -13,7 +13,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import or_, select, text, update
+from sqlalchemy import or_, text, update
 
 from rerun_model import FIRST, SHAPES
 from rerun_world import World
@@ -204,7 +204,9 @@ def without_compare_and_set_of_changes(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(overruling, "_sorted", believing)
     seen = task_instance.c.id.in_(transitions.bindparam("subject_ids", expanding=True))
-    patch.setattr(transitions, "_MOVE_TASKS", update(task_instance).where(seen, any_state()).returning(task_instance.c.id))
+    patch.setattr(
+        transitions, "_MOVE_TASKS", update(task_instance).where(seen, any_state()).returning(task_instance.c.id)
+    )
 
 
 def any_state(table: Any = task_instance) -> Any:
@@ -233,9 +235,7 @@ def without_compare_and_set_of_claims(patch: pytest.MonkeyPatch) -> None:
 
 def without_overruling(patch: pytest.MonkeyPatch) -> None:
     judge = finishing.verdict
-    patch.setattr(
-        finishing, "verdict", lambda *arguments, **names: judge(*arguments, **{**names, "overruled": False})
-    )
+    patch.setattr(finishing, "verdict", lambda *arguments, **names: judge(*arguments, **{**names, "overruled": False}))
 
 
 def without_stop(patch: pytest.MonkeyPatch) -> None:
@@ -243,8 +243,7 @@ def without_stop(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_limit_of_backfills(patch: pytest.MonkeyPatch) -> None:
-    names = [column.name for column in deciding._STARTABLE.selected_columns]
-    patch.setattr(deciding, "_STARTABLE", select(*[deciding._WAITING.c[name] for name in names]))
+    patch.setattr(deciding, "_NEXT_OF_BACKFILL", deciding._NEXT_OF_BACKFILL.limit(1000))
 
 
 def without_locks(patch: pytest.MonkeyPatch) -> None:

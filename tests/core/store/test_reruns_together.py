@@ -4,6 +4,7 @@ import itertools
 import random
 import shutil
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -67,14 +68,15 @@ class Crowd:
         store.close()
 
     def _do_one(self, store: Store, dice: random.Random, drawn: list[str], who: str) -> str:
-        what = dice.choice(["carry out"] * 4 + ["draw"] * 2 + ["apply"] * 3 + ["stop", "steer"])
+        plans = ["draw"] * 2 + ["apply"] * 3 + ["draw and apply"] * 2
+        what = dice.choice(["carry out"] * 4 + plans + ["stop", "steer"])
         if what == "carry out":
             return store.plans.carry_out(request_by(dice), who=who).request.kind
-        if what == "draw":
+        if what.startswith("draw"):
             drawn.append(store.plans.draw(request_by(dice), who=who).id)
-        elif what == "apply" and drawn:
+        if what.endswith("apply") and drawn:
             return f"apply {store.plans.apply(drawn.pop(), who=who).request.kind}"
-        elif what == "stop":
+        if what == "stop":
             store.attempts.cancel("d", dice.choice(RUNS), dice.choice("abcd"), who=who)
         elif what == "steer" and (backfills := store.backfills.list("d")):
             steer = dice.choice([store.backfills.pause, store.backfills.resume, store.backfills.cancel])
@@ -167,7 +169,7 @@ def all_at_once(url: str, *, people: int, schedulers: int, workers: int, count: 
         *[lambda name=f"w{number}": engine(lambda: crowd.work(name)) for number in range(workers)],
     )
     crowd.over.set()
-    assert errors == []
+    assert ["".join(traceback.format_exception(error)) for error in errors] == []
     assert crowd.twice == [], "executed twice at once"
     world.now = crowd.clock()
     adopt(world)

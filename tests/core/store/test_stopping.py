@@ -5,7 +5,9 @@ import pytest
 from yarrow.decision.decisions import Question, TaskDecision
 from yarrow.errors import Conflict, NotFound, Refused
 from yarrow.language.spec import TaskSpec
+from yarrow.plans.requests import ClearRequest
 from yarrow.states import AttemptState, TaskState
+from yarrow.store import stopping
 
 FAILED, SCHEDULED = TaskState.FAILED, TaskState.SCHEDULED
 
@@ -145,3 +147,21 @@ def test_what_can_not_be_given_up_hinders_no_other(stage, caplog, claimed) -> No
         states, what = (TaskState.SCHEDULED, TaskState.FAILED), "task a of run r of bad"
     assert tuple(stage.instance(run).state for run in runs) == states
     assert f"{what} can't be given up: KeyError" in caplog.text
+
+
+def test_what_was_cleared_since_it_was_looked_at_is_not_given_up(stage, monkeypatch) -> None:
+    run = stage.begin()
+    stage.clock.advance(3600)
+    look = stopping.pools
+
+    def clear_and_look(connection) -> dict[str, int]:
+        monkeypatch.setattr(stopping, "pools", look)
+        stage.store.plans.carry_out(ClearRequest(dag_id="d", run_ids=("r",), tasks="a"), who="ann")
+        stage.schedule(run, "a")
+        return look(connection)
+
+    monkeypatch.setattr(stopping, "pools", clear_and_look)
+    assert stage.store.attempts.fail_unserved(3600, served=set()) == 0
+    assert stage.states(run)["a"] is SCHEDULED
+    stage.clock.advance(3600)
+    assert stage.store.attempts.fail_unserved(3600, served=set()) == 1
