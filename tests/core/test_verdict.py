@@ -57,9 +57,7 @@ def test_what_a_person_has_overruled_ends_as_wished_whatever_it_came_to(state: s
     found = judge(state, report=report, task={"soft_fail": True}, infra_losses=3, try_number=2, **facts)
     ended = AttemptState.CANCELLED if state == "deferred" else state
     assert (found.state, found.attempt_state, found.reason) == (wish, ended, "Cleared by ann.")
-    assert (found.try_number, found.infra_losses) == (2, 3), (
-        "its next try is the third"
-    )
+    assert (found.try_number, found.infra_losses) == (2, 3), "its next try is the third"
     assert (found.wait_until, found.follow) == (None, None)
 
 

@@ -147,6 +147,14 @@ class Model:
             return "failed" if self.failures[key] == tries else "up_for_retry"
         return "up_for_reschedule" if state == "deferred" else "scheduled"
 
+    def stopped(self, key: Key) -> bool:
+        """Somebody stops one that runs: the last word of a person counts. Returns whether that is anything new."""
+        state, overruled = self.wishes.get(key, (None, False))
+        if state == "failed" or (state is not None and not overruled):
+            return False
+        self.wishes[key] = ("failed", overruled)
+        return True
+
     def take_over(self, expected: Expected) -> None:
         self.wishes.update(expected.wishes)
         for key in expected.cleared:

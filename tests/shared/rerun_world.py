@@ -226,8 +226,7 @@ class World:
             return
         expected = dict(before.tasks)
         if before.tasks[key] == "running":
-            assert done == (key not in self.model.wishes)
-            self.model.wishes.setdefault(key, ("failed", False))
+            assert done == self.model.stopped(key)
         elif before.tasks[key] not in FINISHED:
             expected[key] = "failed"
         assert self.look().tasks == expected

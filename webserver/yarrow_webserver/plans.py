@@ -50,7 +50,7 @@ def create_blueprint(store: Store, key: bytes, notifier: Notifies, clock: Clock)
     @blueprint.get("/plans")
     def list_plans() -> Response:
         found = store.plans.list(_known_dag(store), _limit())
-        return as_json([_without_runs(plan) for plan in found])
+        return as_json([_listed(plan, count) for plan, count in found])
 
     @blueprint.get("/plans/<plan_id>")
     def show_plan(plan_id: str) -> Response:
@@ -111,8 +111,8 @@ def _who() -> str:
     return name_of(body)
 
 
-def _without_runs(plan: Plan) -> dict[str, Any]:
+def _listed(plan: Plan, run_count: int) -> dict[str, Any]:
     """A plan for a listing: how many runs, instead of what becomes of each."""
     data = plan.to_json()
     del data["runs"]
-    return {**data, "what": request_text(plan.request), "run_count": len(plan.effective)}
+    return {**data, "what": request_text(plan.request), "run_count": run_count}

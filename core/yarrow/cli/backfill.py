@@ -68,6 +68,7 @@ def backfill() -> None:
     type=click.IntRange(-100, 100),
     help="The priority class; other runs have 0, and a higher one goes first. Default: `backfill_priority`.",
 )
+@click.option("--while-paused", is_flag=True, help="Also if the DAG is paused: the runs wait until it is not.")
 @click.option("--watch", "watching", is_flag=True, help="Watch it afterwards, and exit with 1 if a run of it fails.")
 @plan_options
 def create(
@@ -81,6 +82,7 @@ def create(
     run_backwards: bool,
     params: Mapping[str, Json] | None,
     priority: int | None,
+    while_paused: bool,
     watching: bool,
     reason: str | None,
     dry_run: bool,
@@ -104,6 +106,7 @@ def create(
             run_backwards=run_backwards,
             params=params or {},
             priority_class=config.backfill_priority if priority is None else priority,
+            while_paused=while_paused,
             reason=reason,
         )
         plan = propose(config, store, request, dry_run=dry_run, yes=yes, as_json=as_json, quiet=watching)

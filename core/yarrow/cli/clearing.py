@@ -28,6 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def _which_options(command: F) -> F:
     """Adds what narrows a clear, and the version that it is done in."""
     for add in (
+        click.option("--while-paused", is_flag=True, help="Also if the DAG is paused: the runs wait until it is not."),
         click.option("--latest-version", is_flag=True, help="Run them in the newest version of the DAG."),
         click.option("--only-running", is_flag=True, help="Of these, only what is running."),
         click.option("--only-failed", is_flag=True, help="Of these, only what failed or could not run."),

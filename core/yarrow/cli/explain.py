@@ -20,10 +20,11 @@ _MARKS = {True: "ok", False: "NO", None: "?"}
 @map_index_option
 @json_option
 def explain(dag_id: str, run_id: str, task_id: str, map_index: int, as_json: bool) -> None:
-    """Tell why a task isn't running. RUN_ID `-` is the newest run of the DAG.
+    """Tell why a task isn't running: every dependency and limit.
 
-    One sentence sums it up; then comes each dependency and each limit with what it says, as the scheduler sees it:
-    `ok` when it is met, `NO` when it is not, `?` when that can't be told before an earlier one is met.
+    RUN_ID `-` is the newest run of the DAG. One sentence sums it up; then comes each dependency and each limit with
+    what it says, as the scheduler sees it: `ok` when it is met, `NO` when it is not, `?` when that can't be told before
+    an earlier one is met.
     """
     config = load_config()
     with open_store(config) as store:

@@ -28,19 +28,19 @@ def list_plans(dag_id: str | None, limit: int, as_json: bool) -> None:
             store.catalog.dag(dag_id)  # a typo is told, instead of an empty list
         found = store.plans.list(dag_id, limit)
     if as_json:
-        print_json([plan.to_json() for plan in found])
+        print_json([{**plan.to_json(), "runs": count} for plan, count in found])
         return
     rows = [
         (
             plan.id,
             plan.request.dag_id,
-            len(plan.effective),
+            count,
             plan.planned_at,
             plan.planned_by,
             plan.applied_at,
             request_text(plan.request),
         )
-        for plan in found
+        for plan, count in found
     ]
     columns = ("PLAN", "DAG", "RUNS", "PLANNED (UTC)", "BY", "APPLIED (UTC)", "WHAT")
     print_table(columns, rows, empty="There is no plan.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from yarrow.errors import UsageError
 from yarrow.language.spec import DagSpec
@@ -25,7 +25,7 @@ from yarrow.plans.scope import (
 from yarrow.plans.situation import RunFacts, Situation, TaskFacts
 from yarrow.states import RunState, TaskState
 
-__all__ = ["changes_of", "changes_of_failed", "failed_and_after", "plan_clear", "runs_again"]
+__all__ = ["changes_of", "changes_of_failed", "plan_clear", "runs_again"]
 
 
 def plan_clear(request: ClearRequest, situation: Situation) -> list[RunChange]:
@@ -111,13 +111,6 @@ def runs_again(tasks: Collection[TaskChange]) -> int:
     return sum(change.to_state == TaskState.NONE for change in tasks)
 
 
-def failed_and_after(run: RunFacts) -> set[str]:
-    """The tasks of a run of which an instance has neither succeeded nor been skipped, and all tasks after them."""
-    failed = {task_id for task_id, rows in instances(run).items() if not all(_is_well(one) for one in rows)}
-    failed &= set(run.spec.tasks)
-    return failed | set(reached(run.spec, failed, downstream=True))
-
-
 def changes_of_failed(run: RunFacts, among: Collection[str] | None = None) -> list[TaskChange]:
     """What clearing does to the instances of a run that have not succeeded or been skipped, and to all after them.
 
@@ -127,12 +120,27 @@ def changes_of_failed(run: RunFacts, among: Collection[str] | None = None) -> li
     Args:
         among: Task ids; only these are cleared, and what goes along with them. None: all tasks.
     """
-    rows, spec = instances(run), run.spec
-    again: dict[str, set[int] | None] = {}  # the map indexes of each task; None: all of them
+    failed = {
+        task_id: {one.map_index for one in rows if one.state not in (TaskState.SUCCESS, TaskState.SKIPPED)}
+        for task_id, rows in instances(run).items()
+    }
+    again = _failed_and_after(run.spec, failed)
+    after = reached(run.spec, [task_id for task_id in again if failed.get(task_id)], downstream=True)
+    whys = {task_id: after.get(task_id, "not ended well") for task_id in again if among is None or task_id in among}
+
+    def meant(one: TaskFacts) -> bool:
+        indexes = again[one.task_id]
+        return indexes is None or one.map_index in indexes
+
+    return changes_of(run, whys, only=meant)
+
+
+def _failed_and_after(spec: DagSpec, failed: Mapping[str, Collection[int]]) -> dict[str, set[int] | None]:
+    """The map indexes of what failed, and of what comes after it, of each task of which there are any; None: all."""
+    again: dict[str, set[int] | None] = {}
     for task_id, task in spec.tasks.items():
-        own = {one.map_index for one in rows.get(task_id, ()) if not _is_well(one)}
-        before = [upstream for upstream in task.upstream if upstream in again]
-        for upstream in before:
+        own = set(failed.get(task_id, ()))
+        for upstream in [upstream for upstream in task.upstream if upstream in again]:
             indexes = again[upstream]
             beside = task.map_group is not None and task.map_group == spec.tasks[upstream].map_group
             if not beside or indexes is None or -1 in indexes:
@@ -142,21 +150,4 @@ def changes_of_failed(run: RunFacts, among: Collection[str] | None = None) -> li
         else:
             if own:
                 again[task_id] = own
-    whys = {task_id: why for task_id, why in _whys_of_failed(run, again).items() if among is None or task_id in among}
-
-    def meant(one: TaskFacts) -> bool:
-        indexes = again[one.task_id]
-        return indexes is None or one.map_index in indexes
-
-    return changes_of(run, whys, only=meant)
-
-
-def _whys_of_failed(run: RunFacts, again: Collection[str]) -> dict[str, str]:
-    rows = instances(run)
-    failed = [task_id for task_id in again if not all(_is_well(one) for one in rows.get(task_id, ()))]
-    after = reached(run.spec, failed, downstream=True)
-    return {task_id: after.get(task_id, "not ended well") for task_id in again}
-
-
-def _is_well(one: TaskFacts) -> bool:
-    return one.state in (TaskState.SUCCESS, TaskState.SKIPPED)
+    return again

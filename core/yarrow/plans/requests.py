@@ -45,6 +45,7 @@ class ClearRequest(Scope):
 
     kind: ClassVar[str] = "clear"
     latest_version: bool = False  # in the newest version of the DAG, instead of that of their run
+    while_paused: bool = False  # also when the DAG is paused: runs wait until it is not
     reason: str | None = None
 
 
@@ -73,6 +74,7 @@ class BackfillRequest:
     run_backwards: bool = False
     params: Mapping[str, Json] = field(default_factory=dict)  # of the runs that it makes
     priority_class: int = -1  # of its task instances; those of other runs are of class 0, and a higher one goes first
+    while_paused: bool = False  # also when the DAG is paused: runs wait until it is not
     reason: str | None = None
 
 

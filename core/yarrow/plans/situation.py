@@ -23,7 +23,7 @@ class TaskFacts:
     max_tries: int = 1
     attempt_id: str | None = None
     has_xcom: bool = False  # that others may see
-    stopping_to: str | None = None  # it runs and is to end in this state: its worker has been told to stop it
+    stopping_to: str | None = None  # it runs and is being stopped, and certainly ends in this state: a person wants it
     follow: tuple[str, ...] | None = None
     map_value: Mapping[str, Json] | None = None
 

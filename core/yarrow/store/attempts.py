@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
+from itertools import count
 
 from sqlalchemy import Connection, select
 
@@ -131,9 +132,12 @@ class Attempts:
         the attempt is not this worker's any more.
         """
         limits = Limits(infra_budget, queued_timeout)
+        tries = count()
 
         def work(connection: Connection) -> FinishOutcome:
             at = self._database.now()
+            if next(tries):  # a person was faster, and the next one may be: it gets in line before it looks
+                finishing.lock_run(connection, report.attempt_id)
             repeated, state = finishing.finish(
                 self._database, self._specs, connection, report, nonce, worker_id, limits=limits, at=at
             )
@@ -208,16 +212,16 @@ class Attempts:
         Args:
             works: Each with what it is about.
         """
-        count = 0
+        done = 0
         for what, work in works:
             try:
-                count += self._database.write(work)
+                done += self._database.write(work)
             except StoreError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one, such as a spec that can't be read
                 reason = f"{type(error).__name__}: {error}"
                 _log.error("%s can't be given up: %s", what, reason, extra={"action": "give_up_failed"})
-        return count
+        return done
 
     def cancel(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, who: str, reason: str | None = None

@@ -93,9 +93,7 @@ _END = (
 )
 _LOCK_ACTIVE = (
     select(dag_run.c.id)
-    .where(
-        dag_run.c.backfill_id == _ID, dag_run.c.state.in_([literal_column("'queued'"), literal_column("'running'")])
-    )
+    .where(dag_run.c.backfill_id == _ID, dag_run.c.state.in_([literal_column("'queued'"), literal_column("'running'")]))
     .order_by(dag_run.c.logical_date, dag_run.c.id)
     .with_for_update()
 )

@@ -61,6 +61,12 @@ _READ = (
     .select_from(attempt.join(task_instance).join(dag_run))
     .where(attempt.c.attempt_id == bindparam("attempt_id"))
 )
+_LOCK_RUN = (
+    select(dag_run.c.id)
+    .select_from(attempt.join(task_instance).join(dag_run))
+    .where(attempt.c.attempt_id == bindparam("attempt_id"))
+    .with_for_update(of=dag_run)
+)
 _ADD_XCOM = insert(xcom)
 _REPORTED = {str(state) for state in AttemptState if state.finished or state is AttemptState.DEFERRED}
 
@@ -76,6 +82,11 @@ class Limits:
 def read(connection: Connection, attempt_id: str) -> AnyRow | None:
     """The attempt with its task instance and run, as `end` and `verdict` want it."""
     return connection.execute(_READ, {"attempt_id": attempt_id}).one_or_none()
+
+
+def lock_run(connection: Connection, attempt_id: str) -> None:
+    """Waits for the run of an attempt: whoever stops, clears or marks anything in it has it locked."""
+    connection.execute(_LOCK_RUN, {"attempt_id": attempt_id})
 
 
 def finish(

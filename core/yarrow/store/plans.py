@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from string import hexdigits
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
@@ -31,7 +33,7 @@ KEPT = timedelta(days=7)
 _SHORTEST_ID = 6
 
 _BY_ID = select(plan).where(plan.c.id.startswith(bindparam("id"))).order_by(plan.c.id).limit(2)
-_LIST = select(plan.c.document, plan.c.applied_at, plan.c.applied_by).order_by(plan.c.planned_at.desc())
+_LIST = select(plan.c.document, plan.c.run_count).order_by(plan.c.planned_at.desc())
 _LOCK = select(plan.c.id).where(plan.c.id == bindparam("id")).with_for_update()
 _APPLIED = (
     update(plan)
@@ -62,11 +64,11 @@ class Plans:
         """The plan with that id, or with the only id that begins so. Raises NotFound."""
         return self._database.read(lambda connection: _read(_row(connection, plan_id)))
 
-    def list(self, dag_id: str | None = None, limit: int = 50) -> builtins.list[Plan]:
-        """Plans, the newest first."""
+    def list(self, dag_id: str | None = None, limit: int = 50) -> builtins.list[tuple[Plan, int]]:
+        """Plans without their runs, each with how many there are to which something happens; the newest first."""
         query = _LIST if dag_id is None else _LIST.where(plan.c.dag_id == dag_id)
         rows = self._database.read(lambda connection: connection.execute(query.limit(limit)).all())
-        return [Plan.from_json(row.document) for row in rows]
+        return [(Plan.from_json({**row.document, "runs": ()}), row.run_count) for row in rows]
 
     def apply(self, plan_id: str, *, who: str, now: datetime | None = None) -> Plan:
         """Does exactly what a plan lists, if it would still come out the same.
@@ -133,15 +135,20 @@ class Plans:
         else:
             carry_out = clearing.carry_out_all if isinstance(request, ClearRequest) else marking.carry_out_all
             carry_out(self._database, self._specs, connection, request.dag_id, fresh.effective, request.reason, who, at)
-        document = {**kept.to_json(), "applied_at": at.isoformat(), "applied_by": who, "result": result}
-        parameters = {"plan_id": kept.id, "at": at, "by": who, "document_": document}
-        connection.execute(_APPLIED, parameters)
+        applied = replace(kept, applied_at=at, applied_by=who, result=result)
+        document = replace(applied, runs=()).to_json()
+        document["digest"] = kept.digest
+        connection.execute(_APPLIED, {"plan_id": kept.id, "at": at, "by": who, "document_": _without_runs(document)})
         reason = f"plan {kept.id}: {request_text(request)}"
         append(connection, [history_line("plan.applied", at=at, who=who, dag_id=request.dag_id, reason=reason)])
-        return replace(kept, applied_at=at, applied_by=who, result=result)
+        return applied
 
 
 def _planned(request: Request, situation: Situation) -> builtins.list[RunChange]:
+    if isinstance(request, ClearRequest | BackfillRequest) and situation.is_paused and not request.while_paused:
+        dag_id = request.dag_id
+        hint = f"Unpause it with `yarrow dags unpause {dag_id}`, or have the runs wait with --while-paused."
+        raise UsageError(f"{dag_id} is paused: none of its tasks would run.", hint=hint)
     if isinstance(request, BackfillRequest):
         return plan_backfill(request, situation)
     return plan_clear(request, situation) if isinstance(request, ClearRequest) else plan_mark(request, situation)
@@ -149,16 +156,23 @@ def _planned(request: Request, situation: Situation) -> builtins.list[RunChange]
 
 def _keep(connection: Connection, drawn: Plan) -> None:
     connection.execute(delete(plan).where(plan.c.planned_at < drawn.planned_at - KEPT, plan.c.applied_at.is_(None)))
+    document = drawn.to_json()
     row = {
         "id": drawn.id,
         "kind": drawn.request.kind,
         "dag_id": drawn.request.dag_id,
-        "document": drawn.to_json(),
+        "document": _without_runs(document),
+        "runs": document["runs"],
+        "run_count": len(drawn.effective),
         "digest": drawn.digest,
         "planned_at": drawn.planned_at,
         "planned_by": drawn.planned_by,
     }
     connection.execute(insert(plan), row)
+
+
+def _without_runs(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "runs"}
 
 
 def _row(connection: Connection, plan_id: str) -> AnyRow:
@@ -172,4 +186,4 @@ def _row(connection: Connection, plan_id: str) -> AnyRow:
 
 
 def _read(row: AnyRow) -> Plan:
-    return Plan.from_json(row.document)
+    return Plan.from_json({**row.document, "runs": row.runs})

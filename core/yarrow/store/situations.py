@@ -24,7 +24,6 @@ from yarrow.errors import NotFound, UsageError
 from yarrow.language.spec import DagSpec
 from yarrow.plans.requests import BackfillRequest, Request, Scope
 from yarrow.plans.situation import RunFacts, Situation, TaskFacts
-from yarrow.states import TaskState
 from yarrow.store.catalog import did_you_mean, read_dag
 from yarrow.store.history import mean_durations
 from yarrow.store.rows import AnyRow
@@ -90,8 +89,8 @@ _TASKS = (
             ),
             else_=False,
         ).label("has_xcom"),
-        attempt.c.cancel_reason,
-        attempt.c.cancel_state,
+        # What the engine, or whoever stops it, wishes is not certain: a success stands. What overrules it is.
+        case((attempt.c.overruled, attempt.c.cancel_state)).label("stopping_to"),
         task_instance.c.follow,
         task_instance.c.map_value,
     )
@@ -116,7 +115,7 @@ def load(connection: Connection, specs: Specs, request: Request, now: datetime, 
     """
     record = read_dag(connection, request.dag_id)
     newest = specs.get(connection, request.dag_id, record.version)
-    ids = [row.id for row in _find(connection, request)]
+    ids: Sequence[int] = [row.id for row in _find(connection, request)]
     if locked and connection.dialect.name != "sqlite":  # there, who writes is alone
         ids = _lock(connection, request, ids)
     runs = _read_runs(connection, specs, request.dag_id, ids)
@@ -226,28 +225,21 @@ def _looks_back(newest: DagSpec, runs: Iterable[RunFacts]) -> bool:
 def _lock(connection: Connection, request: Request, ids: Sequence[int]) -> Sequence[int]:
     """Locks these runs and their task instances. Returns their ids; for a backfill also those that came since.
 
-    Who starts runs holds the row of their DAG and wants those that are queued: for a backfill these come after it.
+    For a backfill the row of the DAG comes after them, so that none is made any more. Should others have come until
+    then, all locks are given back and taken anew in their order: one that waits out of order waits in a circle.
     """
-    begun = _not_queued(connection, ids) if isinstance(request, BackfillRequest) else ids
-    _lock_runs(connection, request.dag_id, begun)
-    _lock_tasks(connection, begun)
-    if not isinstance(request, BackfillRequest):
-        return ids
-    connection.execute(_LOCK_DAG, {"dag_id": request.dag_id})
-    known = set(begun)
-    found = [row.id for row in _find(connection, request)]
-    new = [id for id in found if id not in known]
-    _lock_runs(connection, request.dag_id, new)
-    _lock_tasks(connection, new)
-    return found
-
-
-def _not_queued(connection: Connection, ids: Sequence[int]) -> list[int]:
-    found: list[int] = []
-    for chunk in chunks(ids, CHUNK):
-        query = _FOUND.where(dag_run.c.id.in_(chunk), dag_run.c.state != literal_column("'queued'"))
-        found += [row.id for row in connection.execute(query)]
-    return found
+    while True:
+        before = connection.begin_nested()
+        _lock_runs(connection, request.dag_id, ids)
+        _lock_tasks(connection, ids)
+        if not isinstance(request, BackfillRequest):
+            return ids
+        connection.execute(_LOCK_DAG, {"dag_id": request.dag_id})
+        found = [row.id for row in _find(connection, request)]
+        if set(found) <= set(ids):
+            return found
+        before.rollback()
+        ids = found
 
 
 def _lock_tasks(connection: Connection, ids: Sequence[int]) -> None:
@@ -311,10 +303,10 @@ def _with_tasks(connection: Connection, runs: Sequence[RunFacts]) -> list[RunFac
     for chunk in chunks(by_run, CHUNK):
         for row in connection.execute(_TASKS, {"ids": chunk}):
             # Columns by their place: there are tens of thousands of rows.
-            run, *facts, has_xcom, cancel_reason, cancel_state, follow, map_value = row
-            stopping_to = None if cancel_reason is None else cancel_state or str(TaskState.FAILED)
+            run, id, task, index, state, tries, most, newest, has_xcom, stopping_to, follow, value = row
             chosen = None if follow is None else tuple(follow)
-            by_run[run].append(TaskFacts(*facts, bool(has_xcom), stopping_to, chosen, map_value))
+            facts = TaskFacts(id, task, index, state, tries, most, newest, bool(has_xcom), stopping_to, chosen, value)
+            by_run[run].append(facts)
     places: dict[str, Mapping[str, int]] = {}
     for one in runs:
         places.setdefault(one.version, {task_id: place for place, task_id in enumerate(one.spec.tasks)})

@@ -152,7 +152,9 @@ plan = Table(
     Column("id", String(32), primary_key=True),
     Column("kind", String(16), nullable=False),  # clear, mark or backfill
     Column("dag_id", String(250), nullable=False),
-    Column("document", JSON, nullable=False),  # Plan.to_json(): what was asked for and what it comes to
+    Column("document", JSON, nullable=False),  # Plan.to_json() but for the runs, of which there may be many
+    Column("runs", JSON, nullable=False),  # what becomes of each
+    Column("run_count", Integer, nullable=False),  # to how many of them something happens
     Column(
         "digest", String(64), nullable=False
     ),  # of what is to be done, and of the states that it was worked out from

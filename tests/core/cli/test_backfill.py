@@ -135,7 +135,11 @@ def test_a_plan_that_others_have_overtaken_is_refused(yarrow: Yarrow, played: Pl
 
 def test_a_paused_dag_is_told(yarrow: Yarrow, played: Played) -> None:
     played.store.catalog.set_paused("sales", True, "test")
-    shown = yarrow("backfill", "create", "sales", *SPAN).stdout
+    before = played.tables()
+    refused = yarrow("backfill", "create", "sales", *SPAN)
+    assert (refused.exit_code, "sales is paused: none of its tasks would run." in refused.stderr) == (2, True)
+    assert played.tables() == before
+    shown = yarrow("backfill", "create", "sales", *SPAN, "--while-paused").stdout
     words = "sales is paused: runs wait until `yarrow dags unpause sales`."
     assert f"Note: {words}\n" in shown
     assert shown.splitlines()[-1] == words

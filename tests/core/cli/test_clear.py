@@ -71,7 +71,8 @@ def test_a_dry_run_changes_nothing_and_is_applied_later(yarrow: Yarrow, played: 
 
 def test_yes_does_it_at_once(yarrow: Yarrow, played: Played) -> None:
     assert "Cleared 3 task instances in 1 run" in yarrow("tasks", "clear", "sales", "good", "*", "--yes").stdout
-    [plan] = played.store.plans.list()
+    [(plan, count)] = played.store.plans.list()
+    assert count == 1
     assert plan.applied_at is not None
 
 
@@ -130,7 +131,9 @@ def test_a_cached_result_is_told_not_to_count(yarrow: Yarrow, played: Played) ->
 
 def test_a_paused_dag_is_told_with_the_plan_and_afterwards(yarrow: Yarrow, played: Played) -> None:
     played.store.catalog.set_paused("sales", True, "test")
-    shown = yarrow("runs", "clear", "sales", "bad").stdout
+    refused = yarrow("runs", "clear", "sales", "bad")
+    assert (refused.exit_code, "sales is paused: none of its tasks would run." in refused.stderr) == (2, True)
+    shown = yarrow("runs", "clear", "sales", "bad", "--while-paused").stdout
     words = "sales is paused: runs wait until `yarrow dags unpause sales`."
     assert f"Note: {words}\n" in shown
     assert shown.splitlines()[-1] == words
@@ -171,4 +174,4 @@ def test_what_can_not_be_cleared_is_told_in_a_sentence(
         assert words in answer.stderr.replace("\n", " ")
         assert "Traceback" not in answer.stderr
     assert played.tables("plan") == before
-    assert not any(plan.applied_at for plan in played.store.plans.list())
+    assert not any(plan.applied_at for plan, _ in played.store.plans.list())

@@ -193,8 +193,20 @@ def test_a_dag_goes_with_everything_and_one_line_stays(stage: Any) -> None:
     stage.store.datasets.publish("x", "ann")
     full_run(stage, spec, cache_key=None)
     at = stage.clock()
-    row = {"id": "f" * 12, "kind": "clear", "dag_id": "d", "document": {}, "digest": "", "planned_by": "ann"}
-    in_database(stage.store, lambda connection: connection.execute(insert(plan), [{**row, "planned_at": at}]))
+    row = {
+        "id": "f" * 12,
+        "kind": "clear",
+        "dag_id": "d",
+        "document": {},
+        "runs": [],
+        "run_count": 0,
+        "digest": "",
+        "planned_by": "ann",
+    }
+    in_database(
+        stage.store,
+        lambda connection: connection.execute(insert(plan), [{**row, "planned_at": at, "planned_by": "ann"}]),
+    )
     gone(stage, spec)
     counted = stage.store.deletions.count_dag("d")
     deleted = delete_dag(stage.store)

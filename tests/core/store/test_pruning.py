@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event, func, insert, select, update
 
 from yarrow.language.spec import DagSpec, DeadlineSpec, ScheduleSpec
 from yarrow.notify import Happening
-from yarrow.plans.requests import ClearRequest, Scope
+from yarrow.plans.requests import ClearRequest
 from yarrow.states import RunState
 from yarrow.store import tables as t
 from yarrow.store.notifications import write_down
@@ -259,8 +259,11 @@ def test_plans_go_unless_a_backfill_is_of_them(past: Past) -> None:
     spec = past.dag()
     past.change(insert(t.backfill), [backfill_row(past, 1)])
     past.run(1, spec, run_type="backfill", backfill_id=1)
-    row = {"kind": "clear", "dag_id": "d", "document": {}, "digest": "", "planned_by": "ann"}
-    plans = [{**row, "id": id, "planned_at": past.ago(days)} for id, days in (("p1", 100), ("p2", 100), ("p3", 1))]
+    row = {"kind": "clear", "dag_id": "d", "document": {}, "runs": [], "run_count": 0, "digest": ""}
+    plans = [
+        {**row, "id": id, "planned_at": past.ago(days), "planned_by": "ann"}
+        for id, days in (("p1", 100), ("p2", 100), ("p3", 1))
+    ]
     past.change(insert(t.plan), plans)
     assert past.prune() == {"plans": 1}
     assert past.count(t.plan) == 2
@@ -479,7 +482,7 @@ def test_a_run_that_a_person_clears_while_others_go_survives(past: Past) -> None
     manual(past, spec, *range(100, 106))
     steps = past.store.pruning.steps(past.before, who="ann", now=past.now, size=2)
     assert len(next(steps).runs) == 2  # the oldest
-    request = ClearRequest("d", scope=Scope(run_ids=("manual-101", "manual-100")))
+    request = ClearRequest(dag_id="d", run_ids=("manual-101", "manual-100"))
     past.store.plans.carry_out(request, who="bob", now=past.now)
     for _ in steps:
         pass

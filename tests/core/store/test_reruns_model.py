@@ -170,7 +170,7 @@ class Reruns(RuleBasedStateMachine):
 
     @rule(number=RUNS, scope=scopes())
     def clear(self, number: int, scope: dict[str, Any]) -> None:
-        self.world.change(ClearRequest(dag_id="d", run_ids=(self.run_id(number),), **scope))
+        self.world.change(clear_of(self.run_id(number), scope))
 
     @rule(number=RUNS, mark=MARKS)
     def mark(self, number: int, mark: dict[str, Any]) -> None:
@@ -182,7 +182,7 @@ class Reruns(RuleBasedStateMachine):
 
     @rule(target=plans, number=RUNS, scope=scopes())
     def draw_clear(self, number: int, scope: dict[str, Any]) -> Any:
-        drawn = self.world.draw(ClearRequest(dag_id="d", run_ids=(self.run_id(number),), **scope))
+        drawn = self.world.draw(clear_of(self.run_id(number), scope))
         return multiple() if drawn is None else drawn
 
     @rule(target=plans, number=RUNS, mark=MARKS)
@@ -223,6 +223,10 @@ class Reruns(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
+def clear_of(run_id: str, scope: dict[str, Any]) -> ClearRequest:
+    return ClearRequest(dag_id="d", run_ids=(run_id,), while_paused=True, **scope)
+
+
 def backfill_of(*, first: int, days: int, whole_runs: bool, reprocess: str, **fields: Any) -> BackfillRequest:
     from_date = FIRST + timedelta(days=first)
     return BackfillRequest(
@@ -231,6 +235,7 @@ def backfill_of(*, first: int, days: int, whole_runs: bool, reprocess: str, **fi
         to_date=from_date + timedelta(days=days - 1),
         reprocess=reprocess,
         whole_runs=whole_runs and reprocess == "failed",
+        while_paused=True,
         **fields,
     )
 
@@ -271,6 +276,22 @@ def emptied(url: str) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY".encode())
     return url
+
+
+def test_a_mark_overrules_a_stop(sqlite_template: Path, tmp_path: Path) -> None:
+    """Who stops a task lets a success stand that comes before its worker has stopped it; who marks it does not."""
+    world = World(copied(sqlite_template, tmp_path), SHAPES["diamond"])
+    world.create(0)
+    world.start()
+    world.decide()
+    world.grant()
+    claim = world.take()
+    assert claim is not None
+    world.cancel(claim.key[0], "a")
+    world.change(MarkRequest(dag_id="d", run_ids=(claim.key[0],), tasks="a", state="failed"))
+    assert world.finish(claim, "success") == "failed"
+    world.check()
+    world.close()
 
 
 def test_the_model_refuses_what_matches_nothing(sqlite_template: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("dag_id", sa.String(length=250), nullable=False),
         sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("runs", sa.JSON(), nullable=False),
+        sa.Column("run_count", sa.Integer(), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("planned_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("planned_by", sa.String(length=250), nullable=False),
