@@ -192,7 +192,9 @@ class Model:
         chosen = self._selected(request, now)
         for key in chosen:
             found.mark(key, request.state)
-        changed = [key for key in chosen if now.tasks[key] != request.state]
+        # Of one that is on its way there already, nothing new is wished.
+        told = (request.state, True)
+        changed = [key for key in chosen if now.tasks[key] != request.state and self.wishes.get(key) != told]
         for run_id, task_id, index in changed if request.state != "failed" else ():
             for name in self.after({task_id}):
                 key = (run_id, name, index)
@@ -263,6 +265,8 @@ class Model:
                 wanted = {request.state} if whole else {was, "queued", "success", "failed"}
             elif name in cleared:
                 wanted = {"queued" if was in ("success", "failed") else was}
+            elif not any(key[0] == name for key in before.tasks):  # it ended before it was started
+                wanted = {was, "queued"}
             else:
                 wanted = {was}
             assert state in wanted, f"{name} was {was} and is {state}"

@@ -86,7 +86,7 @@ class World:
 
     def check(self) -> None:
         """Looks for rules that are broken, and for attempts that were changed after their end."""
-        faults = self.database.read(broken_rules)
+        faults = [*self.database.read(broken_rules), *self._left_alone()]
         rows = self.database.read(lambda c: c.execute(select(attempt.c.attempt_id, attempt.c.state)).all())
         for row in rows:
             if row.state.finished:
@@ -95,6 +95,18 @@ class World:
         there = {row.attempt_id for row in rows}
         faults += [f"attempt {id} is gone" for id in self.ended if id not in there]
         assert faults == []
+
+    def _left_alone(self) -> list[str]:
+        """A run that no scheduler looks at again has nothing to be decided on."""
+        looked_at = set(self.store.runs.undecided())
+        faults = []
+        for name, id in self.look().ids.items():
+            if id in looked_at or (thought := self.think(id)) is None:
+                continue
+            decisions = thought.decisions
+            if decisions.tasks or decisions.expansions or decisions.run is not None:
+                faults.append(f"{name} would be left alone with {decisions}")
+        return faults
 
     # The schedulers
 

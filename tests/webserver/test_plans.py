@@ -212,6 +212,12 @@ def test_without_the_token_nothing_is_told(
     assert played.tables() == before
 
 
+def test_a_body_that_is_nested_too_deeply(client: FlaskClient, config: Config) -> None:
+    headers = {"Authorization": f"Bearer {tokens.api_token(tokens.load_or_create_key(config.signing_key_file))}"}
+    answer = client.post(PLANS, data="[" * 100_000, headers=headers, content_type="application/json")
+    assert (answer.status_code, answer.json) == (400, {"error": "The body is nested too deeply."})
+
+
 def test_odd_characters_do_no_harm(api: Any, played: Played) -> None:
     answer = api("post", f"{PLANS}?apply=true", clear(by="a\0d\ud800a"))
     assert (answer.status_code, answer.json["applied_by"]) == (201, "api:ad?a")

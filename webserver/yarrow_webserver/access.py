@@ -46,7 +46,10 @@ def json_body(example: str) -> dict[str, Any]:
     """
     if not request.is_json:
         raise UnsupportedMediaType("The body is JSON, with the header Content-Type: application/json.")
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        raise UsageError("The body is nested too deeply.") from None
     if not isinstance(body, dict):
         raise UsageError(f"The body is a JSON object such as {example}.")
     return body

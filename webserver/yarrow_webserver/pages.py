@@ -18,7 +18,15 @@ from yarrow.jsontypes import Json
 from yarrow.logs import LogStore
 from yarrow.states import TaskState
 from yarrow.store import Store
-from yarrow.store.records import ApprovalRecord, DagRecord, RunRecord, TaskInstanceRecord, TaskSummary
+from yarrow.store.records import (
+    ApprovalRecord,
+    BackfillRecord,
+    DagRecord,
+    EventRecord,
+    RunRecord,
+    TaskInstanceRecord,
+    TaskSummary,
+)
 from yarrow_webserver.explain import explain
 
 DAGS_PER_PAGE = 25
@@ -29,6 +37,7 @@ INSTANCES_PER_PAGE = 100
 LOG_LINES = 500
 HISTORY = 200
 ERRORS_SHOWN = 20
+DEEDS_SHOWN = 20
 _MAX_OFFSET = 2**62
 
 Page = str | Response
@@ -56,6 +65,16 @@ class Bar:
     run: RunRecord
     seconds: float | None
     height: int  # 1 to 100, by duration
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """What somebody did to a run at one moment."""
+
+    at: datetime
+    who: str
+    text: str
+    task_ids: Sequence[str]  # each once; none: it was done to the run alone
 
 
 class _Pages:
@@ -141,6 +160,7 @@ class _Pages:
         run = self._store.runs.by_id(id)
         tasks = self._store.runs.task_summaries([id])[id]
         instances = self._store.runs.task_instances(id, mapped=False)
+        counts = _counts(*tasks)
         now = self._clock()
         return render_template(
             "run.html",
@@ -150,12 +170,21 @@ class _Pages:
             tasks=tasks,
             instances={instance.task_id: instance for instance in instances},
             spans=_spans(run, tasks, now),
-            counts=_counts(*tasks),
+            counts=counts,
             counts_of=_counts,
             events=self._store.runs.events(run.dag_id, run.run_id, limit=HISTORY),
             history=HISTORY,
-            active=not run.state.finished,
+            deeds=_deeds(self._store.runs.changes_by_hand(run.dag_id, run.run_id)),
+            backfill=self._backfill(run),
+            active=not run.state.finished or any(state == TaskState.RUNNING for state, _ in counts),  # being stopped
         )
+
+    def _backfill(self, run: RunRecord) -> BackfillRecord | None:
+        """The backfill that the run belongs to, if that is still there."""
+        try:
+            return None if run.backfill_id is None else self._store.backfills.get(run.backfill_id)
+        except NotFound:
+            return None
 
     def task(self, id: int, task_id: str) -> Page:
         """A task instance with its tries, figures, XCom and log; or the instances of a mapped task."""
@@ -175,8 +204,12 @@ class _Pages:
         total = sum(task.states.values()) if state is None else task.states[state]
         number = _number("page", 1, highest=10_000)
         instances = self._store.runs.mapped_instances(
-            run.id, task.task_id, state, limit=INSTANCES_PER_PAGE, offset=(number - 1) * INSTANCES_PER_PAGE
+            run.id, task.task_id, state, limit=INSTANCES_PER_PAGE + 1, offset=(number - 1) * INSTANCES_PER_PAGE
         )
+        pages = -(-total // INSTANCES_PER_PAGE)
+        if len(instances) > INSTANCES_PER_PAGE:  # those that are removed do not count, but are shown
+            pages = max(pages, number + 1)
+        instances = instances[:INSTANCES_PER_PAGE]
         now = self._clock()
         return render_template(
             "mapped.html",
@@ -188,7 +221,7 @@ class _Pages:
             spans=_spans(run, instances, now),
             counts=_counts(task),
             number=number,
-            pages=-(-total // INSTANCES_PER_PAGE),
+            pages=max(pages, number) if instances else pages,
             active=not task.state.finished,
         )
 
@@ -262,6 +295,20 @@ def _matches(dag: DagRecord, words: str) -> bool:
     return all(word in text for word in words.lower().split())
 
 
+def _deeds(events: Sequence[EventRecord]) -> list[Deed]:
+    """Changes that people made, all those of one moment as one, the newest first."""
+    together: dict[tuple[datetime, str], list[EventRecord]] = {}
+    for event in events:
+        together.setdefault((event.at, event.who), []).append(event)
+    deeds = []
+    for (at, who), changes in together.items():
+        reasons = [event.reason for event in changes if event.reason and event.kind != "task.added"]
+        task_ids = sorted({event.task_id for event in changes if event.task_id is not None})
+        # The shortest one tells of what was chosen; others add why a task belongs to it: "(downstream of load)".
+        deeds.append(Deed(at, who, min(reasons, key=len, default=""), task_ids))
+    return deeds[:DEEDS_SHOWN]
+
+
 def _bars(runs: Sequence[RunRecord], now: datetime) -> list[Bar]:
     """Runs as bars, oldest first."""
     seconds = [((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else None for run in runs]
@@ -300,25 +347,31 @@ def _spans(
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """When each task or task instance was at work within its run, or waited for something outside.
 
+    What ended before the run started, as it is when only some tasks of it were cleared, is left out.
+
     Returns:
         By task id and map index, -1 for a task as a whole: (start, width) in per cent of the run's time.
     """
-    starts = [start for start in (run.started_at, *(task.started_at for task in tasks)) if start]
-    if not starts:
+    starts = [task.started_at for task in tasks if task.started_at]
+    if run.started_at is None and not starts:
         return {}
-    begin = min(starts)
+    begin = run.started_at or min(starts)
     whole = max(((run.ended_at or now) - begin).total_seconds(), 0.001)
     spans = {}
     for task in tasks:
         if task.started_at is not None:
             states = task.states.keys() if isinstance(task, TaskSummary) else {task.state}
             end = task.ended_at or (task.started_at if _AT_WORK.isdisjoint(states) else now)
-            left = min(max((task.started_at - begin).total_seconds() / whole, 0.0), 1.0) * 100
-            width = max((end - task.started_at).total_seconds() / whole, 0.0) * 100
+            if end < begin:
+                continue
+            start = max(task.started_at, begin)
+            left = min((start - begin).total_seconds() / whole * 100, 100 - _NARROWEST)
+            width = (end - start).total_seconds() / whole * 100
             place = (task.task_id, getattr(task, "map_index", -1))
-            spans[place] = (round(left, 2), round(max(min(width, 100 - left), 0.6), 2))
+            spans[place] = (round(left, 2), round(max(min(width, 100 - left), _NARROWEST), 2))
     return spans
 
 
+_NARROWEST = 0.6  # per cent
 _AT_WORK = frozenset({TaskState.RUNNING, TaskState.AWAITING_INPUT, TaskState.UP_FOR_RESCHEDULE})
 """States in which the time of a task instance goes on."""

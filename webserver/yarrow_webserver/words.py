@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment
+from markupsafe import Markup, escape
 
 _WIDTH = 80  # characters of a line of JSON
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -98,8 +99,18 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
+def with_code(text: str) -> Markup:
+    """A sentence in which `names` stand between backquotes, with these set as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one of them has no partner: nobody can tell which
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)
+    )
+
+
 def register(environment: Environment) -> None:
     """Makes the functions filters of the templates."""
-    for function in (duration, ago, instant, clock_time, figure, pretty, listed):
+    for function in (duration, ago, instant, clock_time, figure, pretty, listed, with_code):
         environment.filters[function.__name__] = function
     environment.globals["between"] = between

@@ -33,7 +33,7 @@ COMMANDS = {
         "yarrow.cli.standalone:standalone",
         "Run everything on this machine: broker, scheduler, web server and worker.",
     ),
-    "tasks": ("yarrow.cli.tasks:tasks", "Read the logs of tasks; clear and mark them; test one."),
+    "tasks": ("yarrow.cli.tasks:tasks", "Show the attempts and logs of tasks; clear and mark them; test one."),
     "version": ("yarrow.cli.version:version", "Print the version of Yarrow and of Python."),
 }
 WINGS = {

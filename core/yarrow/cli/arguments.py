@@ -14,6 +14,9 @@ from yarrow.jsontypes import Json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LIMIT = click.IntRange(1, 2**31 - 1)
+"""How many rows of a list, as every database takes it."""
+
 
 def moment(text: str) -> datetime:
     """A date or a moment in ISO 8601; naive when it has no offset."""
@@ -45,15 +48,15 @@ def json_object(text: str) -> Mapping[str, Json]:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text} is not JSON: {error}") from None
+        raise click.BadParameter(f"{text:.80} is not JSON: {error}") from None
     except RecursionError:
         raise click.BadParameter("it is nested too deeply") from None
     if not isinstance(data, dict):
-        raise click.BadParameter(f'{text} is not a JSON object, such as {{"threshold": 0.5}}')
+        raise click.BadParameter(f'{text:.80} is not a JSON object, such as {{"threshold": 0.5}}')
     return data
 
 
 def map_index_option(command: F) -> F:
     """Adds `--map-index` to a command; it arrives as `map_index`, -1 when it is not given."""
     text = "Which instance of a mapped task, from 0."
-    return click.option("--map-index", type=click.IntRange(min=-1), default=-1, metavar="N", help=text)(command)
+    return click.option("--map-index", type=click.IntRange(-1, 2**31 - 1), default=-1, metavar="N", help=text)(command)

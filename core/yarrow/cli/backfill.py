@@ -11,6 +11,7 @@ import click
 
 from yarrow.cli.access import open_store, wake_scheduler, who
 from yarrow.cli.arguments import as_utc, json_object, last_moment, moment
+from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import duration_text, json_option, print_json, print_table, text_of
 from yarrow.cli.plan_text import backfill_of, local_text, over_text, progress_text
 from yarrow.cli.planning import plan_options, propose, zone_of
@@ -26,7 +27,7 @@ NUMBER = click.IntRange(1, 2**63 - 1)
 """The id of a backfill."""
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def backfill() -> None:
     """Make runs of a span of time, and watch over them."""
 

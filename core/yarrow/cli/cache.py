@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from yarrow.cli.access import open_store
+from yarrow.cli.arguments import LIMIT
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.clock import utc_now
 from yarrow.errors import UsageError
@@ -18,7 +19,7 @@ def cache() -> None:
 @cache.command("list")
 @click.argument("dag_id", required=False)
 @click.option("--task", "task_id", help="Only results of this task.")
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="How many at most.")
+@click.option("--limit", type=LIMIT, default=1000, show_default=True, help="How many at most.")
 @json_option
 def list_results(dag_id: str | None, task_id: str | None, limit: int, as_json: bool) -> None:
     """List the results that are kept, of a DAG or of all of them."""

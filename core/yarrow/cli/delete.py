@@ -121,6 +121,8 @@ def _show(counts: Mapping[str, int], log_bytes: int | None, dry_run: bool, as_js
     print_counts(counts, empty="There is nothing to delete.")
     if log_bytes is not None:
         click.echo(f"and {log_bytes:,} bytes of logs")
+    if dry_run:
+        click.echo("This would be deleted.")
 
 
 def _tell(sentence: str, counts: Mapping[str, int], failures: list[str], as_json: bool) -> None:

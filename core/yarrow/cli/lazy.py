@@ -78,6 +78,8 @@ class RootGroup(LazyGroup):
         except YarrowError as error:
             _end_with(error, str(error), error.exit_code)
         except Exception as error:  # noqa: BLE001 - the outermost edge: a person never sees a traceback unasked
+            if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+                _end_with(error, f"This is not text in UTF-8: {error.object!r:.80}.", UsageError.exit_code)
             text = f"{type(error).__name__}: {error}"
             hint = "This is a fault in Yarrow or in an extension; YARROW_DEBUG=1 shows where."
             _end_with(error, f"{text}\n{hint}", 1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from yarrow.cli.access import open_store
+from yarrow.cli.arguments import LIMIT
 from yarrow.cli.output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def notifications() -> None:
 @notifications.command("list")
 @click.argument("dag_id", required=False)
 @click.option("--failed", is_flag=True, help="Only those that were tried and have not arrived.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
+@click.option("--limit", type=LIMIT, default=50, show_default=True, help="How many at most.")
 @json_option
 def list_notifications(dag_id: str | None, failed: bool, limit: int, as_json: bool) -> None:
     """List the notifications of a DAG, or of all of them, the newest first."""

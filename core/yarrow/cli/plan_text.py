@@ -22,6 +22,9 @@ WIDTH = 100
 _FIRST, _LAST = 20, 5
 """How many rows are shown of a long list, of its beginning and of its end."""
 
+_MOST_REASONS = 4
+"""How many reasons the sum of a plan names."""
+
 T = TypeVar("T")
 
 
@@ -167,15 +170,29 @@ def _sums(plan: Plan) -> Iterator[str]:
     else:
         parts = [f"{actions.total():,} to {plan.request.kind}"] if actions else []
     if skipped:
-        reasons = Counter(run.reason for run in plan.runs if run.action is RunAction.SKIP)
-        why = ", ".join(f"{count:,}: {text_of(reason)}" for reason, count in reasons.most_common(4))
-        more = ", and others" if len(reasons) > 4 else ""
-        parts.append(f"{skipped:,} to skip ({why}{more})")
-    yield f"{_count(len(plan.runs), 'run')}: {'; '.join(parts)}." if parts else "No run is concerned."
+        parts.append(f"{skipped:,} to skip")
+    if parts:
+        yield from _with_reasons(f"{_count(len(plan.runs), 'run')}: {'; '.join(parts)}", plan)
+    else:
+        yield "No run is concerned."
     changes = Counter(task.action for _, task in plan.task_changes)
     if changes and not isinstance(plan.request, BackfillRequest):
         listed = ", ".join(f"{count:,} to {action}" for action, count in changes.items())
         yield f"{_count(changes.total(), 'task instance')}: {listed}."
+
+
+def _with_reasons(line: str, plan: Plan) -> Iterator[str]:
+    """A sentence about runs and why some are skipped, in lines of their own when it would be too long."""
+    reasons = Counter(text_of(run.reason) for run in plan.runs if run.action is RunAction.SKIP)
+    whys = [f"{count:,}: {reason}" for reason, count in reasons.most_common(_MOST_REASONS)]
+    if len(reasons) > _MOST_REASONS:
+        whys.append("and others")
+    whole = f"{line} ({', '.join(whys)})." if whys else f"{line}."
+    if len(whole) <= WIDTH:
+        yield whole
+    else:
+        yield f"{line}:"
+        yield from (f"    {why}" for why in whys)
 
 
 def _estimate_lines(estimate: Estimate) -> Iterator[str]:

@@ -141,7 +141,8 @@ def propose(
         if as_json:
             print_json(plan.to_json())
         else:
-            click.echo(f"Nothing is changed. Apply it with `yarrow plans apply {plan.id}`.")
+            then = f"Apply it with `yarrow plans apply {plan.id}`." if plan.effective else "There is nothing to apply."
+            click.echo(f"Nothing is changed. {then}")
         return None
     if not at_once:
         if plan.effective and _on_terminal() and not click.confirm("Apply it?"):

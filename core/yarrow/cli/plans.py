@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from yarrow.cli.access import open_store, wake_scheduler, who
+from yarrow.cli.arguments import LIMIT
+from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.cli.planning import show as show_plan
 from yarrow.cli.planning import show_outcome
@@ -12,14 +14,14 @@ from yarrow.config import load_config
 from yarrow.plans.words import request_text
 
 
-@click.group()
+@click.group(cls=LazyGroup)
 def plans() -> None:
     """List, show and apply plans to clear, to mark and to backfill."""
 
 
 @plans.command("list")
 @click.argument("dag_id", metavar="[DAG]", required=False)
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at most.")
+@click.option("--limit", type=LIMIT, default=20, show_default=True, help="How many at most.")
 @json_option
 def list_plans(dag_id: str | None, limit: int, as_json: bool) -> None:
     """List the plans of a DAG, or of all of them, the newest first. What was not applied is kept for a week."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from yarrow.cli.access import open_store
+from yarrow.cli.arguments import LIMIT
 from yarrow.cli.lazy import LazyGroup
 from yarrow.cli.output import instance_name, json_option, print_json, print_table, seconds_between
 from yarrow.errors import NotFound
@@ -32,7 +33,7 @@ def runs() -> None:
 @runs.command("list")
 @click.argument("dag_id", required=False)
 @click.option("--state", type=click.Choice([state.value for state in RunState]), help="Only runs in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="How many at most.")
+@click.option("--limit", type=LIMIT, default=50, show_default=True, help="How many at most.")
 @json_option
 def list_runs(dag_id: str | None, state: str | None, limit: int, as_json: bool) -> None:
     """List the runs of a DAG, or of all of them, the newest first."""
@@ -64,10 +65,11 @@ def list_runs(dag_id: str | None, state: str | None, limit: int, as_json: bool) 
 @click.argument("run_id", required=False)
 @json_option
 def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
-    """Show a run and its tasks; without RUN_ID the newest run of the DAG."""
+    """Show a run and its tasks; without RUN_ID, or with `-`, the newest run of the DAG."""
     with open_store() as store:
         run = find_run(store, dag_id, run_id)
         tasks = store.runs.task_instances(run.id)
+        of_backfill = _backfill_text(store, run)
         missed = store.deadlines.list(run.dag_id, run.run_id)
     if as_json:
         deadlines = [deadline.to_json() for deadline in missed]
@@ -81,6 +83,8 @@ def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
         "params": ", ".join(f"{name}={value!r}" for name, value in run.params.items()) or "-",
         "started by": run.triggered_by or ("data sets" if run.run_type == "dataset" else "the schedule"),
     }
+    if of_backfill:
+        facts["backfill"] = of_backfill
     for name, value in facts.items():
         click.echo(f"  {name + ':':<11} {value}")
     for deadline in missed:
@@ -99,7 +103,26 @@ def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
         )
         for task in tasks
     ]
-    print_table(("TASK", "STATE", "TRY", "QUEUE", "STARTED (UTC)", "TOOK", "REASON"), rows, empty="It has no task.")
+    print_table(("TASK", "STATE", "TRY", "QUEUE", "STARTED (UTC)", "TOOK", "REASON"), rows, empty=_no_task(run))
+
+
+def _backfill_text(store: Store, run: RunRecord) -> str | None:
+    """`1, run 3 of 14 (paused)`; None when it belongs to no backfill that there still is."""
+    if run.backfill_id is None:
+        return None
+    try:
+        found = store.backfills.get(run.backfill_id)
+    except NotFound:
+        return None
+    place = f", run {run.backfill_place:,} of {found.run_count:,}" if run.backfill_place else ""
+    return f"{found.id}{place}{f' ({found.state})' if found.state in ('paused', 'cancelled') else ''}"
+
+
+def _no_task(run: RunRecord) -> str:
+    """Why a run has no task instance."""
+    if run.state is RunState.QUEUED:
+        return "The run has not started: its tasks are made when it does."
+    return "This run has no tasks: it never started."
 
 
 @runs.command()
@@ -107,7 +130,7 @@ def show(dag_id: str, run_id: str | None, as_json: bool) -> None:
 @click.argument("run_id", required=False)
 @json_option
 def watch(dag_id: str, run_id: str | None, as_json: bool) -> None:
-    """Watch a run until it ends; without RUN_ID the newest of the DAG. Exits with 1 if it fails.
+    """Watch a run until it ends; without RUN_ID, or with `-`, the newest of the DAG. Exits with 1 if it fails.
 
     With --json each event is printed as a line of JSON.
     """
@@ -118,8 +141,8 @@ def watch(dag_id: str, run_id: str | None, as_json: bool) -> None:
 
 
 def find_run(store: Store, dag_id: str, run_id: str | None) -> RunRecord:
-    """The run, or the newest one of the DAG. Raises NotFound."""
-    if run_id:
+    """The run; without an id, or with `-`, the newest one of the DAG. Raises NotFound."""
+    if run_id and run_id != "-":
         return store.runs.get(dag_id, run_id)
     store.catalog.dag(dag_id)
     newest = store.runs.list(dag_id, limit=1)

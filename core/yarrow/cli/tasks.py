@@ -1,4 +1,4 @@
-"""`yarrow tasks`: the logs of tasks, what is done to them by hand, and one task tried out."""
+"""`yarrow tasks`: the attempts and logs of tasks, what is done to them by hand, and one task tried out."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import click
 from yarrow.cli.access import open_store
 from yarrow.cli.arguments import map_index_option
 from yarrow.cli.lazy import LazyGroup
-from yarrow.cli.output import json_option
+from yarrow.cli.output import instance_name, json_option, print_json, print_table, seconds_between, text_of
 from yarrow.cli.runs import find_run
 from yarrow.config import load_config
 from yarrow.errors import NotFound
 from yarrow.logs import LogStore
 from yarrow.protocol import LogLine
+from yarrow.schedules.words import join_words
 
 if TYPE_CHECKING:
     from yarrow.store import Store
@@ -33,7 +34,43 @@ NEWEST_RUN = "-"
     },
 )
 def tasks() -> None:
-    """Read the logs of tasks; clear and mark them; test one."""
+    """Show the attempts and logs of tasks; clear and mark them; test one."""
+
+
+@tasks.command()
+@click.argument("dag_id")
+@click.argument("run_id")
+@click.argument("task_id")
+@map_index_option
+@json_option
+def show(dag_id: str, run_id: str, task_id: str, map_index: int, as_json: bool) -> None:
+    """Show a task of a run with all its attempts. RUN_ID `-` is the newest run of the DAG.
+
+    Attempts from before it was cleared or marked are there too; `yarrow tasks logs --try N` prints the log of each.
+    """
+    with open_store() as store:
+        run = find_run(store, dag_id, None if run_id == NEWEST_RUN else run_id)
+        instance = store.runs.task_instance(dag_id, run.run_id, task_id, map_index)
+        attempts = store.attempts.attempts(instance.id)
+    if as_json:
+        print_json({**instance.to_json(), "attempts": [attempt.to_json() for attempt in attempts]})
+        return
+    why = f" ({text_of(instance.reason)})" if instance.reason else ""
+    click.echo(f"{instance_name(task_id, map_index)} of {dag_id} {run.run_id}: {instance.state}{why}")
+    click.echo()
+    rows = [
+        (
+            attempt.try_number,
+            attempt.state.value,
+            attempt.started_at,
+            seconds_between(attempt.started_at, attempt.ended_at),
+            attempt.worker_id,
+            attempt.reason,
+        )
+        for attempt in attempts
+    ]
+    columns = ("TRY", "STATE", "STARTED (UTC)", "TOOK", "WORKER", "REASON")
+    print_table(columns, rows, empty="It has not been tried yet.")
 
 
 @tasks.command()
@@ -88,9 +125,9 @@ def _attempts(store: Store, instance: TaskInstanceRecord, try_number: int | None
     wanted = [attempt for attempt in attempts if try_number in (None, attempt.try_number)]
     if not wanted:
         tries = sorted({attempt.try_number for attempt in attempts})
-        raise NotFound(
-            f"The task {instance.task_id!r} has no try {try_number}.", hint=f"There is {', '.join(map(str, tries))}."
-        )
+        there = join_words([str(number) for number in tries])
+        hint = f"There are the tries {there}." if len(tries) > 1 else f"There is try {there} alone."
+        raise NotFound(f"The task {instance.task_id!r} has no try {try_number}.", hint=hint)
     return wanted
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import click
 
 from yarrow.cli.access import open_store
+from yarrow.cli.arguments import LIMIT
 from yarrow.cli.output import json_option, print_json, print_table
 from yarrow.clock import utc_now
 from yarrow.differences.dag_diff import dag_diff
@@ -15,7 +16,7 @@ from yarrow.differences.words import summary
 
 @click.command("versions")
 @click.argument("dag_id")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, the newest first.")
+@click.option("--limit", type=LIMIT, default=20, show_default=True, help="How many, the newest first.")
 @json_option
 def dag_versions(dag_id: str, limit: int, as_json: bool) -> None:
     """Show the versions of a DAG: since when there is each, how many runs have it, and what it changed.

@@ -102,18 +102,23 @@ def _running(instance: InstanceFacts, now: datetime) -> Found:
             )
         )
     if attempt.cancel_reason is not None:
-        to_state = state_words(TaskState(attempt.cancel_state)) if attempt.cancel_state else "failed"
+        then = _then(TaskState(attempt.cancel_state) if attempt.cancel_state else TaskState.FAILED)
         findings.append(
             found(
                 "not_stopped",
                 False,
-                f"Its worker has been told to stop it, and it will be {to_state} then: {ended(attempt.cancel_reason)}",
-                f"is being stopped, and will be {to_state} then: {attempt.cancel_reason}",
+                f"Its worker has been told to stop it, and it {then}: {ended(attempt.cancel_reason)}",
+                f"is being stopped, and {then}: {attempt.cancel_reason}",
                 reason=attempt.cancel_reason,
                 to_state=attempt.cancel_state,
             )
         )
     return findings, f"runs on {worker}{since(instance.started_at, now)}{done}"
+
+
+def _then(state: TaskState) -> str:
+    """What becomes of a task instance that is being stopped."""
+    return "is executed again then" if state is TaskState.NONE else f"will be {state_words(state)} then"
 
 
 def _progress_words(progress: Mapping[str, Json] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from yarrow.differences.values import same_json
 from yarrow.differences.words import code
@@ -15,13 +15,19 @@ _NAMED = 5
 """How many tasks a sentence names one by one."""
 
 
-def compatibility(pinned: DagSpec, latest: DagSpec, params: Iterable[Mapping[str, Json]] | None = None) -> list[str]:
+def compatibility(
+    pinned: DagSpec,
+    latest: DagSpec,
+    params: Iterable[Mapping[str, Json]] | None = None,
+    cleared: Collection[str] = (),
+) -> list[str]:
     """Says in sentences what is another way for runs of `pinned` that go on in `latest`.
 
     Args:
         pinned: The version that the runs have.
         latest: The version that they get.
         params: The params of the runs; by default those that `pinned` gives to a run that is given none.
+        cleared: The tasks that are known to be executed anew in all of the runs.
 
     Returns:
         Nothing when nothing matters to the runs: descriptions, tags, the schedule, who is told.
@@ -32,7 +38,7 @@ def compatibility(pinned: DagSpec, latest: DagSpec, params: Iterable[Mapping[str
         *_edges(pinned, latest),
         *_conditions(pinned, latest),
         *_mappings(pinned, latest),
-        *_sources(pinned, latest),
+        *_sources(pinned, latest, cleared),
         *_params(latest, given),
         *_run_state(pinned, latest),
     ]
@@ -110,13 +116,13 @@ def _mappings(pinned: DagSpec, latest: DagSpec) -> Iterator[str]:
             yield f"`{task.task_id}` is mapped over something else in it: its instances are made anew."
 
 
-def _sources(pinned: DagSpec, latest: DagSpec) -> Iterator[str]:
+def _sources(pinned: DagSpec, latest: DagSpec, cleared: Collection[str]) -> Iterator[str]:
     """Readers of XComs that may get one of a task that would give another one now."""
     for task in latest.tasks.values():
         changed = [
             name
             for name in dict.fromkeys((*task.expand_xcoms, *task.when_xcoms, *task.xcoms))
-            if name in pinned.tasks and _gives_otherwise(pinned.tasks[name], latest.tasks[name])
+            if name in pinned.tasks and name not in cleared and _gives_otherwise(pinned.tasks[name], latest.tasks[name])
         ]
         if changed:
             which = "that is" if len(changed) == 1 else "those are"

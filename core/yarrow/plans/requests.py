@@ -83,6 +83,15 @@ Request = ClearRequest | MarkRequest | BackfillRequest
 _KINDS: Mapping[str, type[Request]] = {one.kind: one for one in (ClearRequest, MarkRequest, BackfillRequest)}
 
 
+def check_text(request: Request) -> None:
+    """Refuses a request with text that no database takes. Raises UsageError."""
+    for one in dataclasses.fields(request):
+        value = getattr(request, one.name)
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                _text(one.name, text)
+
+
 def request_to_json(request: Request) -> dict[str, Any]:
     """Plain data that `request_from_json` turns back into an equal request. Fields at their default are left out."""
     data: dict[str, Any] = {"kind": request.kind}

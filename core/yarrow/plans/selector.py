@@ -69,11 +69,11 @@ class Selector:
         """What it names that a DAG has not, in words such as "task `x`"; None: it selects something there."""
         if (unknown := self._unknown(spec)) is not None:
             if "*" not in unknown.name:
-                return f"task `{unknown.name}`"
+                return f"task `{unknown.name:.100}`"
             group = unknown.name.removesuffix(".*")
-            return f"task group `{group}`" if "*" not in group else f"task whose id is like `{unknown.name}`"
+            return f"task group `{group:.100}`" if "*" not in group else f"task whose id is like `{unknown.name:.100}`"
         if not any(term.found_in(spec) for term in self.terms):
-            return f"task that `{self}` selects"
+            return f"task that `{self!s:.100}` selects"
         return None
 
     def _unknown(self, spec: DagSpec) -> Term | None:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from yarrow.plans.compatibility import compatibility
-from yarrow.plans.needs import XCOM, needs_of
-from yarrow.plans.plan import Need, RunChange, TaskAction
+from yarrow.plans.needs import XCOM, needs_of, xcoms_of
+from yarrow.plans.plan import Need, RunAction, RunChange, TaskAction
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest, Request, Scope
 from yarrow.plans.scope import instances
 from yarrow.plans.situation import RunFacts, Situation
 from yarrow.schedules.words import join_words
+from yarrow.states import TaskState
 
 _NAMED = 5
 """How many runs or tasks a sentence names one by one."""
+
+_OF_A_SCHEDULE = ("scheduled", "backfill")
+"""Types of runs whose data intervals are those of the schedule."""
 
 _RUN_AGAIN = frozenset({TaskAction.CLEAR, TaskAction.STOP_AND_CLEAR, TaskAction.COLLAPSE})
 
@@ -84,6 +89,8 @@ def notes_of(request: Request, runs: Sequence[RunChange], situation: Situation) 
         *found,
         *_lost_notes(effective),
         *_need_notes(request, effective, situation),
+        *_unmade_notes(request, effective, situation),
+        *_twice_notes(runs, situation),
         *_cache_notes(effective, situation),
     ]
 
@@ -101,10 +108,12 @@ def _version_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[
     """How the newest version differs from those that runs leave for it."""
     facts = {fact.run_id: fact for fact in situation.runs}
     leaving: dict[str, list[RunFacts]] = {}
+    anew: dict[str, set[str]] = {}
     for run in runs:
         fact = facts.get(run.run_id)
         if fact is not None and run.version not in (None, fact.version):
             leaving.setdefault(fact.version, []).append(fact)
+            anew[fact.version] = anew.get(fact.version, set(fact.spec.tasks)) & _executed_anew(run, fact)
     if not leaving:
         yield "The runs are of the newest version of the DAG already."
     for old, members in leaving.items():
@@ -113,10 +122,18 @@ def _version_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[
         numbers = [situation.numbers.get(version) for version in (situation.newest.version, old)]
         versions = f"version {numbers[0]} instead of {numbers[1]}" if all(numbers) else "the newest version"
         goes = f"{who} {'goes' if one else 'go'} on in {versions}"
-        sentences = compatibility(members[0].spec, situation.newest, [fact.params for fact in members])
+        params = [fact.params for fact in members]
+        sentences = compatibility(members[0].spec, situation.newest, params, anew[old])
         yield from (f"{goes}: {sentence}" for sentence in sentences)
         if not sentences:
             yield f"{goes}: nothing that matters to {'it' if one else 'them'} is another way."
+
+
+def _executed_anew(run: RunChange, fact: RunFacts) -> set[str]:
+    """The tasks of a run that will be executed again, all instances of them."""
+    again = {(change.task_id, change.map_index) for change in run.tasks if change.action in _RUN_AGAIN}
+    left = {one.task_id for one in fact.tasks if one.state.finished and (one.task_id, one.map_index) not in again}
+    return {task_id for task_id, _ in again} - left
 
 
 def _lost_notes(runs: Sequence[RunChange]) -> Iterator[str]:
@@ -159,6 +176,45 @@ def _lacking(run: RunChange, fact: RunFacts, situation: Situation) -> list[Need]
     needs = needs_of(spec, {change.task_id for change in run.tasks}, rows)
     lacking = [need for need in needs if need.what == XCOM and not need.there]
     return [need for need in lacking if all(one.state.finished for one in rows.get(need.of_task_id, ()))]
+
+
+def _unmade_notes(request: Request, runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
+    """The XComs that tasks which are yet to run take from what is marked success without having made any."""
+    if not isinstance(request, MarkRequest) or request.state != TaskState.SUCCESS:
+        return
+    facts = {fact.run_id: fact for fact in situation.runs}
+    taken: dict[tuple[str, str], None] = {}
+    for run in runs:
+        fact = facts[run.run_id]
+        marked = {change.task_id for change in run.tasks if change.to_state == TaskState.SUCCESS}
+        after = {(one.task_id, one.map_index): one.state for one in fact.tasks}
+        after |= {(change.task_id, change.map_index): TaskState(change.to_state) for change in run.tasks}
+        to_run = {task_id for (task_id, _), state in after.items() if not state.finished}
+        for task in fact.spec.tasks.values():
+            if task.task_id in to_run:
+                taken |= dict.fromkeys((task.task_id, of) for of in fact.spec.tasks if of in marked & xcoms_of(task))
+    for task_id, of in taken:
+        yield f"{task_id} takes the XCom of {of}, which a mark does not give it."
+
+
+def _twice_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:
+    """The runs of a schedule as it was before, some of whose time the runs that are made cover once more."""
+    dates = {run.logical_date for run in runs}
+    made = sorted(
+        (run.data_interval_start, run.data_interval_end)
+        for run in runs
+        if run.action is RunAction.CREATE and run.data_interval_start and run.data_interval_end
+    )
+    ends = [end for _, end in made]
+    found = []
+    for fact in situation.runs:
+        if fact.run_type in _OF_A_SCHEDULE and fact.logical_date not in dates:
+            first = bisect_right(ends, fact.data_interval_start)
+            if first < len(made) and made[first][0] < fact.data_interval_end:
+                found.append(fact.run_id)
+    if found:
+        which = f"{found[0]} is" if len(found) == 1 else f"{len(found):,} runs, from {found[0]} on, are"
+        yield f"{which} there at another time than the schedule has now: that time is covered once more."
 
 
 def _cache_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[str]:

@@ -12,11 +12,13 @@ from sqlalchemy import (
     BindParameter,
     Connection,
     Select,
+    and_,
     bindparam,
     delete,
     exists,
     func,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -27,7 +29,15 @@ from yarrow.store.database import Database
 from yarrow.store.records import BackfillRecord
 from yarrow.store.rows import AnyRow, columns_of
 from yarrow.store.tables import backfill, dag, dag_run, plan, task_instance
-from yarrow.store.transitions import CHUNK, append, chunks, history_line, plain_text, run_event
+from yarrow.store.transitions import (
+    CHUNK,
+    append,
+    chunks,
+    history_line,
+    plain_text,
+    run_event,
+    touch_all_later_runs,
+)
 
 NEWEST_RUNS = 50
 """How many of the runs that ended last tell the pace."""
@@ -65,6 +75,7 @@ _QUEUED = (
         dag_run.c.id,
         dag_run.c.dag_id,
         dag_run.c.run_id,
+        dag_run.c.logical_date,
         (dag_run.c.run_type == "backfill").label("made"),
         exists().where(task_instance.c.dag_run_id == dag_run.c.id).label("has_tasks"),
     )
@@ -91,9 +102,16 @@ _END = (
         decided_seq=dag_run.c.change_seq + 1,
     )
 )
+# With all that run of its DAG: the later ones of them may be decided on again.
 _LOCK_ACTIVE = (
     select(dag_run.c.id)
-    .where(dag_run.c.backfill_id == _ID, dag_run.c.state.in_([literal_column("'queued'"), literal_column("'running'")]))
+    .where(
+        dag_run.c.dag_id == select(backfill.c.dag_id).where(backfill.c.id == _ID).scalar_subquery(),
+        or_(
+            dag_run.c.state == literal_column("'running'"),
+            and_(dag_run.c.state == literal_column("'queued'"), dag_run.c.backfill_id == _ID),
+        ),
+    )
     .order_by(dag_run.c.logical_date, dag_run.c.id)
     .with_for_update()
 )
@@ -264,6 +282,8 @@ def _end(connection: Connection, runs: Sequence[AnyRow], id: int, who: str, reas
         connection.execute(_END, {"ids": chunk, "at": at, "why": why})
     moves = (RunState.QUEUED, RunState.FAILED)
     append(connection, [run_event((run.dag_id, run.run_id), *moves, at, who, why) for run in runs])
+    if runs:  # while they were queued, later runs looked past them
+        touch_all_later_runs(connection, runs[0].dag_id, runs[0].id, runs[0].logical_date)
 
 
 def _line(kind: str, record: BackfillRecord, who: str, at: datetime, reason: str | None) -> Mapping[str, Any]:

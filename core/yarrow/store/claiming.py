@@ -11,6 +11,7 @@ from yarrow.language.spec import TaskSpec
 from yarrow.mapping import visible_xcoms
 from yarrow.states import AttemptState, TaskState
 from yarrow.store.database import Database, Raced
+from yarrow.store.granting import ORDER
 from yarrow.store.records import ClaimedAttempt
 from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
@@ -52,12 +53,7 @@ _NEXT = (
         )
     )
     .where(task_instance.c.state == literal_column("'queued'"), task_instance.c.queue == bindparam("queue"))
-    .order_by(
-        task_instance.c.priority_class.desc(),
-        task_instance.c.priority_weight.desc(),
-        task_instance.c.logical_date,
-        task_instance.c.id,
-    )
+    .order_by(*ORDER)
     .limit(1)
     .with_for_update(of=task_instance, skip_locked=True)
 )

@@ -97,7 +97,7 @@ _NEXT_OF_BACKFILL = (
     .limit(bindparam("room"))
 )
 _FREE = (
-    select(dag_run.c.id)
+    select(*_STARTED)
     .where(dag_run.c.id.in_(bindparam("ids", expanding=True)), _QUEUED)
     .order_by(dag_run.c.logical_date, dag_run.c.id)
     .with_for_update(skip_locked=True)
@@ -127,16 +127,16 @@ def start(connection: Connection, specs: Specs, now: datetime) -> list[int]:
         # Schedulers look one after the other at the limits of a DAG.
         connection.execute(select(dag.c.dag_id).where(dag.c.dag_id.in_(chunk)).order_by(dag.c.dag_id).with_for_update())
     chosen = [row for row in _within_limits(connection, now) if row.dag_id in dag_ids]
-    free: set[int] = set()
+    free: dict[int, AnyRow] = {}
     for chunk in chunks((row.id for row in chosen), CHUNK):
-        # One that a person is changing, who may wait for the DAG, starts the next time.
-        free.update(connection.execute(_FREE, {"ids": chunk}).scalars())
+        # One that a person is changing, who may wait for the DAG, starts the next time. One that was changed just
+        # before may have another version by now.
+        free.update({row.id: row for row in connection.execute(_FREE, {"ids": chunk})})
     moves = (RunState.QUEUED, RunState.RUNNING)
     started = [
         row
-        for row in chosen
-        if row.id in free
-        and move_run(connection, row.id, (row.dag_id, row.run_id), *moves, at=now, who=SCHEDULER, started_at=now)
+        for row in (free[one.id] for one in chosen if one.id in free)
+        if move_run(connection, row.id, (row.dag_id, row.run_id), *moves, at=now, who=SCHEDULER, started_at=now)
     ]
     made = [row for row in started if row.run_type == "backfill"]
     for rows in chunks(made, CHUNK):
@@ -226,6 +226,10 @@ def apply(
         return False
     spec = specs.get(connection, run.dag_id, run.version)
     act = _Act(database, connection, specs, spec, run, queued_timeout, who, at)
+    if run.decided_seq < run.fenced_seq:
+        # For the first time since a person changed it. While it was queued later runs looked past it; what they wait
+        # for may have ended in it before, and then nothing else tells them.
+        touch_later_runs(connection, spec, id, run.logical_date)
     expanded = [expand(connection, run, spec, one, at=at, who=who) for one in decisions.expansions]
     moved, succeeded = _move_tasks(act, decisions.tasks)
     complete = all(expanded) and moved == len(decisions.tasks)

@@ -41,7 +41,7 @@ from yarrow.store.tables import (
     result_cache,
     task_instance,
 )
-from yarrow.store.transitions import CHUNK, append, chunks, history_line
+from yarrow.store.transitions import CHUNK, append, chunks, history_line, touch_all_later_runs
 
 RUNS_AT_ONCE = 200
 """How many runs are deleted in one transaction, where it need not be all of them."""
@@ -140,6 +140,8 @@ class Deletions:
             _check_idle(connection, dag_id, [row.id for row in rows])
             counts, references = erase_runs(connection, dag_id, rows)
             counts["notifications"] += _erase_outbox(connection, dag_id, [row.run_id for row in rows])
+            if ids:  # what waits for one of these waits for the one before it now, or for none
+                touch_all_later_runs(connection, dag_id, ids[0].id, ids[0].logical_date)
             lines = [history_line("run.deleted", at=at, who=who, dag_id=dag_id, run_id=row.run_id) for row in rows]
             append(connection, lines)
             return Deleted([(dag_id, row.run_id) for row in rows], +counts, unnamed(connection, dag_id, references))

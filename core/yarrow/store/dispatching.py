@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, literal_column, or_, select, update
 
 from yarrow.states import AttemptState
+from yarrow.store.granting import ORDER
 from yarrow.store.records import PublishRow
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import attempt, dag_run, task_instance
@@ -47,12 +48,7 @@ _WANTING = (
         task_instance.c.queue == bindparam("queue"),
         or_(attempt.c.published_at.is_(None), attempt.c.dispatch_deadline <= bindparam("now")),
     )
-    .order_by(
-        task_instance.c.priority_class.desc(),
-        task_instance.c.priority_weight.desc(),
-        task_instance.c.logical_date,
-        task_instance.c.id,
-    )
+    .order_by(*ORDER)
     .limit(bindparam("room"))
 )
 _WAITING = (

@@ -62,27 +62,29 @@ _OF_RUNS: Sequence[tuple[str, Table, ColumnElement[bool]]] = (
     ("deadlines", deadline, and_(deadline.c.dag_id == _OF_DAG, deadline.c.run_id.in_(_NAMES))),
     ("runs", dag_run, dag_run.c.id.in_(_IDS)),
 )
-_IS_REFERENCE = f'{{"{REFERENCE}":%'
+_LIKE_REFERENCE = f'{{"{REFERENCE}":%'
+IS_REFERENCE = cast(xcom.c.value, Text).like(_LIKE_REFERENCE)
+"""Whether an XCom may be a reference to an object: no other is dropped without one."""
+
 _REFERENCES = (
     select(task_instance.c.task_id, xcom.c.value)
     .join(attempt, attempt.c.attempt_id == xcom.c.attempt_id)
     .join(task_instance, task_instance.c.id == attempt.c.task_instance_id)
-    .where(task_instance.c.dag_run_id.in_(_IDS), cast(xcom.c.value, Text).like(_IS_REFERENCE))
+    .where(task_instance.c.dag_run_id.in_(_IDS), IS_REFERENCE)
 )
 _TASKS: BindParameter[str] = bindparam("task_ids", expanding=True)
 _CACHED = select(result_cache.c.value).where(
-    result_cache.c.dag_id == _OF_DAG, cast(result_cache.c.value, Text).like(_IS_REFERENCE)
+    result_cache.c.dag_id == _OF_DAG, cast(result_cache.c.value, Text).like(_LIKE_REFERENCE)
 )
 _STILL_NAMED = (
     _CACHED.where(result_cache.c.task_id.in_(_TASKS)),
-    # A result that was taken from the cache is the very object of the run that came to it.
+    # A result that was taken from the cache is the very object of the run that came to it, whichever goes first.
     select(xcom.c.value)
     .select_from(dag_run.join(task_instance).join(attempt, attempt.c.task_instance_id == task_instance.c.id).join(xcom))
     .where(
         dag_run.c.dag_id == _OF_DAG,
         task_instance.c.task_id.in_(_TASKS),
-        task_instance.c.cached,
-        cast(xcom.c.value, Text).like(_IS_REFERENCE),
+        IS_REFERENCE,
     ),
 )
 

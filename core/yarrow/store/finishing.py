@@ -29,6 +29,7 @@ from yarrow.store.transitions import (
     move_task,
     plain_text,
     touch_later_runs,
+    touch_later_versions,
     touch_run,
 )
 from yarrow.verdict import Verdict, resume_moment, verdict
@@ -152,6 +153,8 @@ def end(
         _stand(database, connection, row, report, spec, judged, subject, at)
     elif judged.state.finished:
         touch_later_runs(connection, spec, row.dag_run_id, row.logical_date)
+        # Its run may be over already, so that no end of it tells those of other versions.
+        touch_later_versions(connection, row.dag_id, row.version, row.dag_run_id, row.logical_date)
     return judged.state
 
 

@@ -84,20 +84,12 @@ BEHIND = or_(
     and_(
         task_instance.c.priority_class == bindparam("class_"),
         or_(
-            task_instance.c.priority_class < bindparam("class_"),
+            task_instance.c.priority_weight < bindparam("weight"),
             and_(
-                task_instance.c.priority_class == bindparam("class_"),
+                task_instance.c.priority_weight == bindparam("weight"),
                 or_(
-                    task_instance.c.priority_weight < bindparam("weight"),
-                    and_(
-                        task_instance.c.priority_weight == bindparam("weight"),
-                        or_(
-                            task_instance.c.logical_date > bindparam("date"),
-                            and_(
-                                task_instance.c.logical_date == bindparam("date"), task_instance.c.id > bindparam("id")
-                            ),
-                        ),
-                    ),
+                    task_instance.c.logical_date > bindparam("date"),
+                    and_(task_instance.c.logical_date == bindparam("date"), task_instance.c.id > bindparam("id")),
                 ),
             ),
         ),

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, literal_column, select, update
 from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import AttemptState
 from yarrow.store.database import Database, upsert
-from yarrow.store.finishing import Limits, end, read
+from yarrow.store.finishing import Limits, end, lock_run, read
 from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, worker
 from yarrow.store.transitions import CHUNK, SCHEDULER, chunks
@@ -38,6 +38,7 @@ _EXPIRED = (
     .order_by(attempt.c.lease_until)
     .limit(bindparam("limit"))
 )
+_HOLD = select(attempt.c.attempt_id).where(attempt.c.attempt_id == bindparam("attempt_id")).with_for_update()
 
 
 def beat(database: Database, connection: Connection, heartbeat: Heartbeat, lease: float) -> dict[str, str]:
@@ -104,6 +105,9 @@ def expired(database: Database, connection: Connection, not_before: datetime | N
 
 def expire(database: Database, specs: Specs, limits: Limits, attempt_id: str, connection: Connection) -> bool:
     """Declares one attempt lost, unless it has been renewed or has ended meanwhile."""
+    # A worker may be heard of while this waits for the run, or between the look and the move.
+    lock_run(connection, attempt_id)
+    connection.execute(_HOLD, {"attempt_id": attempt_id})
     now = database.lease_now(connection)
     row = read(connection, attempt_id)
     if row is None or row.attempt_state != AttemptState.RUNNING or row.lease_until >= now:

@@ -17,6 +17,7 @@ from yarrow.plans.plan import RunAction, RunChange, TaskAction, TaskChange
 from yarrow.states import RunState, TaskState
 from yarrow.store import asking
 from yarrow.store.database import Raced
+from yarrow.store.erasing import IS_REFERENCE
 from yarrow.store.instances import add, blank_columns, limit_columns
 from yarrow.store.rows import AnyRow
 from yarrow.store.specs import Specs
@@ -65,7 +66,8 @@ _TASKS = (
     .with_for_update(key_share=True)
 )
 _CHANGE = update(task_instance).where(task_instance.c.id.in_(_IDS))
-_DROP_XCOMS = delete(xcom).where(xcom.c.attempt_id.in_(_IDS))
+# A reference stays, though nobody sees it: it tells which object goes when the run is deleted.
+_DROP_XCOMS = delete(xcom).where(xcom.c.attempt_id.in_(_IDS), ~IS_REFERENCE)
 _RENEW = update(task_instance).where(
     task_instance.c.dag_run_id.in_(_IDS),
     task_instance.c.task_id == bindparam("of_task_id"),
@@ -248,9 +250,8 @@ def _values(kind: _Kind, at: datetime) -> dict[str, Any]:
     if kind.to_state is TaskState.NONE:
         tries = {"max_tries": task_instance.c.try_number + kind.tries}
         return {**blank_columns(), **dict(kind.columns), **tries, **(_FIRST if kind.is_first else {})}
-    if kind.to_state is TaskState.REMOVED:
-        return {"wait_until": None, "ended_at": func.coalesce(task_instance.c.ended_at, at)}
-    return {"wait_until": None, "ended_at": at, "follow": None, "cached": False}
+    ended = {"wait_until": None, "ended_at": func.coalesce(task_instance.c.ended_at, at)}  # it took what it took
+    return ended if kind.to_state is TaskState.REMOVED else {**ended, "follow": None, "cached": False}
 
 
 def _update(connection: Connection, subjects: Sequence[Subject], values: Mapping[str, Any]) -> None:

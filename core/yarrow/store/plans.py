@@ -17,7 +17,7 @@ from yarrow.plans.clearing import plan_clear
 from yarrow.plans.estimating import estimate
 from yarrow.plans.marking import plan_mark
 from yarrow.plans.plan import Plan, RunChange, differences
-from yarrow.plans.requests import BackfillRequest, ClearRequest, Request
+from yarrow.plans.requests import BackfillRequest, ClearRequest, Request, check_text
 from yarrow.plans.situation import Situation
 from yarrow.plans.words import notes_of, request_text
 from yarrow.store import backfilling, clearing, marking, situations
@@ -55,6 +55,7 @@ class Plans:
         Raises:
             UsageError: It asks for what there is not, or for nothing at all.
         """
+        check_text(request)
         at = self._database.now(now)
         drawn = self._database.read(lambda connection: self._plan(connection, request, who, at, locked=False))
         self._database.write(lambda connection: _keep(connection, drawn))
@@ -99,6 +100,7 @@ class Plans:
 
     def carry_out(self, request: Request, *, who: str, now: datetime | None = None) -> Plan:
         """Works out what a request comes to and does it, in one transaction. Raises as `draw` and `apply` do."""
+        check_text(request)
         at = self._database.now(now)
 
         def work(connection: Connection) -> Plan:
@@ -125,7 +127,8 @@ class Plans:
     def _apply(self, connection: Connection, kept: Plan, fresh: Plan, who: str, at: datetime) -> Plan:
         if not fresh.effective:
             reason = next((run.reason for run in fresh.runs if run.reason), None)
-            raise UsageError(f"There is nothing to do{f': {reason}' if reason else ''}.")
+            many = f" in {len(fresh.runs):,} runs" if len(fresh.runs) > 1 else ""
+            raise UsageError(f"There is nothing to do{many}{f': {reason}' if reason else ''}.")
         request = fresh.request
         result: dict[str, int] = {}
         if isinstance(request, BackfillRequest):

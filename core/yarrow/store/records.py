@@ -107,6 +107,7 @@ class RunRecord(Record):
     decided_seq: int  # how much of that has been decided on
     wait_until: datetime | None
     backfill_id: int | None = None  # of the backfill that made it, or reran it last
+    backfill_place: int | None = None  # in the order of that, from 1; None: it has no say in when it starts any more
     priority_class: int = 0  # of its task instances; a higher one goes before all weights
 
     @property

@@ -354,6 +354,17 @@ class Runs:
                 query = query.where(column == value)
         return self._database.read(lambda connection: [EventRecord(*row) for row in connection.execute(query)])
 
+    def changes_by_hand(self, dag_id: str, run_id: str, *, limit: int = 1000) -> builtins.list[EventRecord]:
+        """What people did to a run and its task instances, such as clear, mark or answer; the newest first."""
+        query = (
+            _EVENT.where(event.c.dag_id == dag_id, event.c.run_id == run_id, event.c.who != SCHEDULER)
+            .where(~event.c.who.startswith("worker "), ~event.c.who.startswith("task "))
+            .where(or_(event.c.from_state.is_not(None), event.c.kind.in_(["task.cancel", "task.added"])))
+            .order_by(event.c.id.desc())
+            .limit(limit)
+        )
+        return self._database.read(lambda connection: [EventRecord(*row) for row in connection.execute(query)])
+
     def _runs(self, query: Select[Any]) -> builtins.list[RunRecord]:
         return self._database.read(lambda connection: [RunRecord(*row) for row in connection.execute(query)])
 
@@ -433,6 +444,8 @@ def no_such_instance(run: RunRecord, instances: Sequence[Placed], task_id: str, 
     where = f"the run {run.run_id!r} of the DAG {run.dag_id!r}"
     indexes = [instance.map_index for instance in instances if instance.task_id == task_id]
     if not indexes:
+        if not instances and run.state is RunState.QUEUED:
+            return NotFound(f"{where[0].upper()}{where[1:]} has not started: its tasks are made when it does.")
         hint = did_you_mean(task_id, [instance.task_id for instance in instances])
         return NotFound(f"{where[0].upper()}{where[1:]} has no task {task_id!r}.", hint=hint)
     if indexes == [-1]:

@@ -179,7 +179,8 @@ def _named(connection: Connection, dag_id: str, run_ids: Iterable[str]) -> Seque
     missing = [run_id for run_id in wanted if run_id not in found]
     if missing:
         near = connection.execute(_NEWEST_RUN_IDS, {"dag_id": dag_id, "limit": _NEAR}).scalars().all()
-        others = f", and none of {len(missing) - 1} others that were named" if len(missing) > 1 else ""
+        more = len(missing) - 1
+        others = f", nor {more:,} {'other' if more == 1 else 'others'} that were named" if more else ""
         raise NotFound(f"The DAG {dag_id!r} has no run {missing[0]!r}{others}.", hint=did_you_mean(missing[0], near))
     return sorted(rows, key=_place)
 

@@ -66,7 +66,11 @@ _CANCEL = update(attempt).where(
     attempt.c.attempt_id == bindparam("subject_id"),
     attempt.c.state == AttemptState.RUNNING,
     # The last word of a person counts: one who has cleared or marked it before may want it stopped for good by now.
-    or_(attempt.c.cancel_reason.is_(None), and_(attempt.c.overruled, attempt.c.cancel_state != str(TaskState.FAILED))),
+    # An instance that is not needed any more ends as removed in any case: as failed it would hold up its successors.
+    or_(
+        attempt.c.cancel_reason.is_(None),
+        and_(attempt.c.overruled, attempt.c.cancel_state.not_in([TaskState.FAILED, TaskState.REMOVED])),
+    ),
 )
 
 

@@ -352,6 +352,11 @@ def touch_later_versions(connection: Connection, dag_id: str, version: str, id: 
     _touch(connection, _LATER_VERSIONS, parameters)
 
 
+def touch_all_later_runs(connection: Connection, dag_id: str, id: int, logical_date: datetime) -> None:
+    """Has all later running runs of a DAG decided on again, because another run is the one before them now."""
+    _touch(connection, _LATER_RUNS, {"dag_id": dag_id, "run": id, "date": logical_date})
+
+
 def _touch(connection: Connection, query: Select[tuple[int]], parameters: Mapping[str, Any]) -> None:
     # Each transaction locks its own run first and then later ones, all in this order: no two wait for each other.
     for chunk in chunks(connection.execute(query, parameters).scalars().all(), CHUNK):

@@ -57,6 +57,16 @@ def test_a_failed_task_and_what_depends_on_it(yarrow: Yarrow, played: Played) ->
     assert played.store.runs.get("sales", "bad").state == "queued"
 
 
+def test_a_dry_run_that_finds_nothing_to_do_offers_nothing_to_apply(yarrow: Yarrow, played: Played) -> None:
+    answer = yarrow("tasks", "clear", "sales", "good", "load", "--only-running", "--dry-run")
+    assert (answer.exit_code, answer.stdout.splitlines()[-1]) == (0, "Nothing is changed. There is nothing to apply.")
+    refused = yarrow("tasks", "clear", "sales", "good", "load", "--only-running")
+    assert (refused.exit_code, refused.stderr) == (
+        2,
+        "Error: There is nothing to do: nothing that is selected is running.\n",
+    )
+
+
 def test_a_dry_run_changes_nothing_and_is_applied_later(yarrow: Yarrow, played: Played) -> None:
     before = played.tables("plan")
     shown = yarrow("tasks", "clear", "sales", "good", "load", "--downstream", "--dry-run").stdout

@@ -67,7 +67,7 @@ def test_a_dry_run_tells_what_would_go(yarrow: Yarrow, store: Store, home: Path,
         ["xcoms", "1"],
     ]
     size = sum(file.stat().st_size for file in (home / "logs").rglob("*.jsonl"))
-    assert told.splitlines()[5] == f"and {size} bytes of logs"
+    assert told.splitlines()[5:] == [f"and {size} bytes of logs", "This would be deleted."]
     assert yarrow("runs", "delete", "orders", "r1", "--dry-run", "--json").json() == {
         "dry_run": True,
         "deleted": {"attempts": 1, "runs": 1, "task_instances": 2, "xcoms": 1},

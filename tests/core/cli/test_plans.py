@@ -95,6 +95,23 @@ def test_a_plan_that_there_is_not(yarrow: Yarrow, played: Played, plan_id: str, 
     assert played.tables() == before
 
 
+@pytest.mark.parametrize("given", ["0", str(2**31), "9" * 30])
+def test_a_limit_that_no_database_takes(yarrow: Yarrow, played: Played, given: str) -> None:
+    answer = yarrow("plans", "list", "--limit", given)
+    assert answer.exit_code == 2
+    assert "is not in the range" in answer.stderr
+
+
+@pytest.mark.parametrize("how", ["--dry-run", "--yes"])
+def test_a_reason_that_is_no_text_makes_no_plan(yarrow: Yarrow, played: Played, how: str) -> None:
+    before = played.tables()
+    answer = yarrow("tasks", "clear", "sales", "bad", "load", "--reason", "f\udcffine", how)
+    assert answer.exit_code == 2
+    assert "`reason` holds a character that is none" in answer.stderr
+    assert played.tables() == before
+    assert yarrow("plans", "list").exit_code == 0
+
+
 def test_the_scheduler_is_woken_by_what_changes_something(
     yarrow: Yarrow, played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:

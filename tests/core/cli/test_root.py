@@ -95,6 +95,11 @@ def _root(error: Exception) -> click.Group:
     [
         (UsageError("That is not right.", hint="Do this."), 2, "Error: That is not right. Do this.\n"),
         (StoreError("It is broken."), 1, "Error: It is broken.\n"),
+        (
+            UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"),
+            2,
+            "Error: This is not text in UTF-8: ",
+        ),
         (ZeroDivisionError("oops"), 1, "Error: ZeroDivisionError: oops\nThis is a fault in Yarrow"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`yarrow runs` and `yarrow tasks logs`."""
+"""`yarrow runs`, `yarrow tasks show` and `yarrow tasks logs`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from yarrow.clock import utc_now
 from yarrow.decide import decide
 from yarrow.language.spec import DeadlineSpec
 from yarrow.logs import LogStore
+from yarrow.plans.requests import ClearRequest
 from yarrow.protocol import LogLine, Report
 from yarrow.states import RunState
 from yarrow.store import Store
@@ -129,6 +130,26 @@ def test_watch_of_a_run_that_failed(yarrow: Yarrow, store: Store, run: RunRecord
     assert "report upstream_failed" in answer.stdout
 
 
+def test_a_task_shows_each_attempt_before_it_was_cleared(
+    yarrow: Yarrow, store: Store, run: RunRecord, home: Path
+) -> None:
+    assert yarrow("tasks", "show", "orders", "r1", "load").stdout.endswith("It has not been tried yet.\n")
+    finish(store, run, home, "failed")
+    store.plans.carry_out(ClearRequest(dag_id="orders", run_ids=("r1",), tasks="load+"), who="ann")
+    head, _, columns, *rows = yarrow("tasks", "show", "orders", "r1", "load").stdout.splitlines()
+    assert head == "load of orders r1: none"
+    assert columns.split()[:2] == ["TRY", "STATE"]
+    assert [row.split()[:2] for row in rows] == [["1", "failed"]]
+    assert rows[0].endswith("w1      out of luck")
+
+    finish(store, run, home, "success")
+    shown = yarrow("tasks", "show", "orders", "-", "load", "--json").json()
+    tries = [(one["try_number"], one["state"], one["worker_id"], one["reason"]) for one in shown["attempts"]]
+    assert (shown["state"], tries) == ("success", [(1, "failed", "w1", "out of luck"), (2, "success", "w1", None)])
+    assert "try 1" in yarrow("tasks", "logs", "orders", "r1", "load", "--try", "1").stdout
+    assert yarrow("tasks", "show", "orders", "r1", "laod").exit_code == 2
+
+
 def test_logs(yarrow: Yarrow, store: Store, run: RunRecord, home: Path) -> None:
     finish(store, run, home, "success")
     expected = "10:00:00.123 INFO try 1\n10:00:01.000 printed\n"
@@ -155,5 +176,5 @@ def test_logs_that_are_not_there(yarrow: Yarrow, store: Store, run: RunRecord, h
     assert answer.stderr == "Error: The task 'load' has not been started: it is none.\n"
     finish(store, run, home, "success")
     answer = yarrow("tasks", "logs", "orders", "r1", "load", "--try", "7")
-    assert answer.stderr == "Error: The task 'load' has no try 7. There is 1.\n"
+    assert answer.stderr == "Error: The task 'load' has no try 7. There is try 1 alone.\n"
     assert yarrow("tasks", "logs", "orders", "r1", "laod").exit_code == 2

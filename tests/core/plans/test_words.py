@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from yarrow.language.spec import CacheSpec, DagSpec, TaskSpec
+from yarrow.plans.marking import plan_mark
 from yarrow.plans.plan import Need, RunAction, RunChange, TaskAction, TaskChange
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest, Request
 from yarrow.plans.situation import RunFacts, Situation, TaskFacts
@@ -173,6 +174,20 @@ def test_a_newest_version_that_does_not_matter_is_told_too() -> None:
     assert same == "The runs are of the newest version of the DAG already."
 
 
+@pytest.mark.parametrize(("task_ids", "told"), [(("load", "report"), False), (("report",), True)])
+def test_a_changed_task_that_runs_again_leaves_nothing_old(task_ids: tuple[str, ...], told: bool) -> None:
+    reads = replace(REPORT, xcoms=("load",))
+    spec = DagSpec("orders", {"load": LOAD, "report": reads})
+    newest = DagSpec("orders", {"load": replace(LOAD, arguments={"command": "date"}), "report": reads})
+    tasks = (TaskFacts(1, "load", -1, TaskState.SUCCESS), TaskFacts(2, "report", -1, TaskState.SUCCESS))
+    seen = situation(spec, newest, numbers={})
+    seen = replace(seen, runs=(replace(seen.runs[0], tasks=tasks),))
+    request = ClearRequest(dag_id="orders", run_ids=("r0",), latest_version=True)
+    notes = notes_of(request, [cleared(*task_ids, version=newest.version)], seen)
+    assert any("`load` does something else in it" in note for note in notes)
+    assert any("`report` takes the XCom of `load`, which changed" in note for note in notes) == told
+
+
 def test_params_that_do_not_fit_the_newest_version_are_told() -> None:
     request = ClearRequest(dag_id="orders", run_ids=("r0",), latest_version=True)
     newest = DagSpec("orders", OLD.tasks, params={"day": {"type": "string"}})
@@ -209,6 +224,43 @@ def test_an_output_that_a_cleared_task_takes_in_vain_is_told(state: TaskState, h
     notes = notes_of(CLEAR, [cleared("report", version=spec.version)], replace(seen, runs=runs))
     words = "report takes the XCom of load, which is not selected, and it is not there in 1 run."
     assert (words in notes) == told
+
+
+@pytest.mark.parametrize(
+    ("state", "to_state", "told"),
+    [
+        (TaskState.NONE, "success", True),
+        (TaskState.RUNNING, "success", True),  # a template may be rendered anew in its next try
+        (TaskState.UPSTREAM_FAILED, "success", True),  # it is cleared by the mark
+        (TaskState.SUCCESS, "success", False),
+        (TaskState.FAILED, "success", True),
+        (TaskState.NONE, "skipped", False),
+    ],
+)
+def test_an_xcom_that_a_mark_does_not_give_is_told(state: TaskState, to_state: str, told: bool) -> None:
+    reads = TaskSpec("report", "bash", {"command": "true"}, upstream=("load",), xcoms=("load",))
+    spec = DagSpec("orders", {"load": LOAD, "report": reads, "other": TaskSpec("other", "bash", {}, ("load",))})
+    seen = situation(spec)
+    tasks = (
+        TaskFacts(1, "load", -1, TaskState.FAILED),
+        TaskFacts(2, "report", -1, state),
+        TaskFacts(3, "other", -1, TaskState.NONE),
+    )
+    seen = replace(seen, runs=(replace(seen.runs[0], state=RunState.FAILED, tasks=tasks),))
+    request = MarkRequest(dag_id="orders", run_ids=("r0",), tasks="load", state=to_state)
+    notes = notes_of(request, plan_mark(request, seen), seen)
+    words = "report takes the XCom of load, which a mark does not give it."
+    assert [note for note in notes if "takes" in note] == ([words] if told else [])
+
+
+def test_a_run_that_is_marked_as_a_whole_has_nobody_left_who_takes_an_xcom() -> None:
+    reads = TaskSpec("report", "bash", {"command": "true"}, upstream=("load",), xcoms=("load",))
+    spec = DagSpec("orders", {"load": LOAD, "report": reads})
+    tasks = (TaskFacts(1, "load", -1, TaskState.RUNNING), TaskFacts(2, "report", -1, TaskState.NONE))
+    seen = situation(spec)
+    seen = replace(seen, runs=(replace(seen.runs[0], state=RunState.RUNNING, tasks=tasks),))
+    request = MarkRequest(dag_id="orders", run_ids=("r0",), state="success", runs=True)
+    assert not any("takes" in note for note in notes_of(request, plan_mark(request, seen), seen))
 
 
 def test_cached_results_are_told_not_to_count() -> None:
