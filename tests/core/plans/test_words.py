@@ -128,6 +128,29 @@ def test_a_paused_dag_is_told() -> None:
     assert not any("paused" in note for note in notes_of(CLEAR, [cleared("load")], situation()))
 
 
+def made(hours: float) -> RunChange:
+    """A run that a backfill makes, of a day that begins so many hours after the first run of the situation."""
+    start = DAY + timedelta(hours=hours)
+    return RunChange(
+        "new", start, RunAction.CREATE, data_interval_start=start, data_interval_end=start + timedelta(days=1)
+    )
+
+
+def test_time_that_runs_of_an_earlier_schedule_have_covered_is_told() -> None:
+    def notes(*runs: RunChange) -> list[str]:
+        return notes_of(BACKFILL, runs, situation())
+
+    assert notes(made(-30), made(72)) == []
+    assert notes(made(-18)) == [
+        "r0 is there at another time than the schedule has now: that time is covered once more."
+    ]
+    assert notes(made(30), made(6)) == [
+        "3 runs, from r0 on, are there at another time than the schedule has now: that time is covered once more."
+    ]
+    by_hand = [replace(run, run_type="manual") for run in situation().runs]
+    assert notes_of(BACKFILL, [made(6)], situation(runs=by_hand)) == []
+
+
 def test_of_what_only_ends_nothing_is_said_about_the_pause() -> None:
     request = MarkRequest(dag_id="orders", run_ids=("r0",), state="failed", runs=True)
     marked = RunChange("r0", DAY, RunAction.MARK, from_state="running", to_state="failed")
