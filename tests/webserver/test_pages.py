@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from yarrow.language.spec import DagSpec, ScheduleSpec, TaskSpec
-from yarrow.plans.requests import ClearRequest
+from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest
 from yarrow.protocol import LogLine
 from yarrow.states import TaskState
 from yarrow_webserver import pages
@@ -238,6 +238,56 @@ def test_what_was_before_a_clear_stays_in_sight(deployment: Any, page: Page) -> 
     assert "ingest none" in text
     assert "Attempt State Started Duration Worker Reason Try 1 success" in text
     assert "line of ingest" in text
+
+
+def test_a_run_of_a_backfill_tells_its_place_and_that_it_has_no_tasks_yet(deployment: Any, page: Page) -> None:
+    deployment.publish(deployment.spec())
+    dates = (datetime(2025, 2, 1, 5, tzinfo=UTC), datetime(2025, 4, 1, 4, tzinfo=UTC))
+    request = BackfillRequest(dag_id="flights", from_date=dates[0], to_date=dates[1], tasks="score+")
+    deployment.store.plans.carry_out(request, who="ann")
+    deployment.store.backfills.pause(1, "ann")
+    run = deployment.store.runs.list("flights")[1]
+
+    text = text_of(page(f"/runs/{run.id}"))
+
+    assert "Kind backfill by ann Backfill 1, run 2 of 3, only score+ paused Started not yet Duration – Tasks –" in text
+    assert "The run has not started: its tasks are made when it does." in text
+    assert "Changed by hand" not in text
+    assert "flights" in text_of(page("/dags/flights"))
+
+
+def test_a_run_tells_what_people_did_to_it(deployment: Any, page: Page) -> None:
+    deployment.publish(deployment.spec())
+    run = deployment.trigger()
+    deployment.step()
+    assert "Changed by hand" not in text_of(page(f"/runs/{run.id}"))
+    names = {"dag_id": run.dag_id, "run_ids": (run.run_id,)}
+    deployment.store.plans.carry_out(ClearRequest(**names, tasks="ingest", reason="<bad> input"), who="ann")
+    deployment.clock.advance(60)
+    deployment.store.plans.carry_out(MarkRequest(**names, runs=True, state="failed"), who="bob")
+
+    text = text_of(page(f"/runs/{run.id}"))
+
+    deeds = (
+        "Changed by hand just now Marked by bob. ingest, publish, score 1 min ago Cleared by ann: <bad> input ingest"
+    )
+    assert deeds in text.replace(" ,", ",")
+
+
+def test_what_ended_before_a_run_started_again_has_no_place_in_its_time(deployment: Any, page: Page) -> None:
+    deployment.publish(deployment.spec())
+    run = deployment.trigger()
+    for _ in range(3):
+        deployment.step()
+    deployment.clock.advance(3600)
+    names = {"dag_id": run.dag_id, "run_ids": (run.run_id,)}
+    deployment.store.plans.carry_out(ClearRequest(**names, tasks="publish"), who="ann")
+    deployment.store.runs.start_due()
+    deployment.step(seconds=10)
+
+    html = page(f"/runs/{run.id}")
+
+    assert re.findall(r'class="f-success" x="([\d.]+)%" width="([\d.]+)%"', html) == [("0.0", "100.0")]
 
 
 def test_a_long_log_is_paged(deployment: Any, page: Page) -> None:

@@ -73,3 +73,15 @@ def test_pretty_keeps_short_things_on_one_line() -> None:
     assert words.pretty(long) == (
         '{\n  "schema": [\n' + ",\n".join(['    ["month", "BIGINT"]'] * 6) + '\n  ],\n  "empty": {},\n  "n": null\n}'
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("`a` waits for `b<i>`.", "<code>a</code> waits for <code>b&lt;i&gt;</code>."),
+        ("1 < 2", "1 &lt; 2"),
+        ("what is `this", "what is `this"),
+    ],
+)
+def test_names_between_backquotes_are_code(text: str, html: str) -> None:
+    assert str(words.with_code(text)) == html

@@ -175,10 +175,12 @@ def _ended(instance: InstanceFacts, now: datetime) -> Found:
         TaskState.FAILED: "failed",
         TaskState.SKIPPED: "was skipped",
         TaskState.UPSTREAM_FAILED: "could not run",
-        TaskState.REMOVED: "is not in the version of the DAG that its run has now",
+        TaskState.REMOVED: "is no part of its run any more",
     }[instance.state]
     when = f" at {at(instance.ended_at)}" if instance.ended_at is not None else ""
     tries = f", in try {instance.try_number} of {instance.max_tries}" if instance.try_number else ""
+    if instance.state is TaskState.REMOVED:
+        when = tries = ""  # they are of its last attempt, and not of its removal
     why = f": {instance.reason.rstrip('.')}" if instance.reason else ""
     good = instance.state is TaskState.SUCCESS
     clause = f"{verb}{when}{tries}{why}"

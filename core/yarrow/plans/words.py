@@ -119,8 +119,10 @@ def _version_notes(runs: Sequence[RunChange], situation: Situation) -> Iterator[
     for old, members in leaving.items():
         one = len(members) == 1
         who = members[0].run_id if one else f"{len(members):,} runs"
-        numbers = [situation.numbers.get(version) for version in (situation.newest.version, old)]
-        versions = f"version {numbers[0]} instead of {numbers[1]}" if all(numbers) else "the newest version"
+        number, before = (situation.numbers.get(version) for version in (situation.newest.version, old))
+        versions = f"version {number} instead of {before}" if number and before else "the newest version"
+        if number and before and before < 0:  # it has no number that people see
+            versions = f"version {number} instead of a part of the DAG"
         goes = f"{who} {'goes' if one else 'go'} on in {versions}"
         params = [fact.params for fact in members]
         sentences = compatibility(members[0].spec, situation.newest, params, anew[old])

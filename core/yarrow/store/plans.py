@@ -34,7 +34,7 @@ _SHORTEST_ID = 6
 
 _BY_ID = select(plan).where(plan.c.id.startswith(bindparam("id"))).order_by(plan.c.id).limit(2)
 _LIST = select(plan.c.document, plan.c.run_count).order_by(plan.c.planned_at.desc())
-_LOCK = select(plan.c.id).where(plan.c.id == bindparam("id")).with_for_update()
+_LOCK = select(plan.c.applied_at).where(plan.c.id == bindparam("id")).with_for_update()
 _APPLIED = (
     update(plan)
     .where(plan.c.id == bindparam("plan_id"), plan.c.applied_at.is_(None))
@@ -80,14 +80,16 @@ class Plans:
             UsageError: It lists nothing to do, or what it asks for is not there any more.
         """
         at = self._database.now(now)
+        # What it lists never changes, and may be long: it is not read while others can't write.
+        row = self._database.read(lambda connection: _row(connection, plan_id))
+        kept = _read(row)
 
         def work(connection: Connection) -> Plan:
-            row = _row(connection, plan_id)
-            connection.execute(_LOCK, {"id": row.id})
-            row = _row(connection, row.id)
-            if row.applied_at is not None:
-                raise Conflict(f"The plan {row.id} was applied at {row.applied_at:%Y-%m-%d %H:%M:%S} UTC.")
-            kept = _read(row)
+            locked = connection.execute(_LOCK, {"id": row.id}).one_or_none()
+            if locked is None:
+                raise NotFound(f"There is no plan {row.id!r} any more.", hint="Make a new one.")
+            if locked.applied_at is not None:
+                raise Conflict(f"The plan {row.id} was applied at {locked.applied_at:%Y-%m-%d %H:%M:%S} UTC.")
             fresh = self._plan(connection, kept.request, who, at, locked=True)
             if fresh.digest != row.digest:
                 changes = "; ".join(differences(kept, fresh)) or "what was asked for comes out another way"
@@ -126,9 +128,10 @@ class Plans:
 
     def _apply(self, connection: Connection, kept: Plan, fresh: Plan, who: str, at: datetime) -> Plan:
         if not fresh.effective:
-            reason = next((run.reason for run in fresh.runs if run.reason), None)
-            many = f" in {len(fresh.runs):,} runs" if len(fresh.runs) > 1 else ""
-            raise UsageError(f"There is nothing to do{many}{f': {reason}' if reason else ''}.")
+            reasons = list(dict.fromkeys(run.reason for run in fresh.runs if run.reason))
+            many = f" in any of {len(fresh.runs):,} runs" if len(fresh.runs) > 1 else ""
+            others = ", or another reason" if len(reasons) > 1 else ""
+            raise UsageError(f"There is nothing to do{many}{f': {reasons[0]}{others}' if reasons else ''}.")
         request = fresh.request
         result: dict[str, int] = {}
         if isinstance(request, BackfillRequest):
@@ -140,7 +143,7 @@ class Plans:
             carry_out(self._database, self._specs, connection, request.dag_id, fresh.effective, request.reason, who, at)
         applied = replace(kept, applied_at=at, applied_by=who, result=result)
         document = replace(applied, runs=()).to_json()
-        document["digest"] = kept.digest
+        document["digest"] = fresh.digest
         connection.execute(_APPLIED, {"plan_id": kept.id, "at": at, "by": who, "document_": _without_runs(document)})
         reason = f"plan {kept.id}: {request_text(request)}"
         append(connection, [history_line("plan.applied", at=at, who=who, dag_id=request.dag_id, reason=reason)])

@@ -180,7 +180,7 @@ def _named(connection: Connection, dag_id: str, run_ids: Iterable[str]) -> Seque
     if missing:
         near = connection.execute(_NEWEST_RUN_IDS, {"dag_id": dag_id, "limit": _NEAR}).scalars().all()
         more = len(missing) - 1
-        others = f", nor {more:,} {'other' if more == 1 else 'others'} that were named" if more else ""
+        others = f", nor {more:,} {'other that was' if more == 1 else 'others that were'} named" if more else ""
         raise NotFound(f"The DAG {dag_id!r} has no run {missing[0]!r}{others}.", hint=did_you_mean(missing[0], near))
     return sorted(rows, key=_place)
 

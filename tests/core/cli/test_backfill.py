@@ -73,6 +73,17 @@ def test_what_is_there_is_left_alone(yarrow: Yarrow, played: Played) -> None:
     assert (made.run_type, made.state, made.backfill_id, made.priority_class) == ("backfill", "queued", 1, -1)
 
 
+def test_a_run_that_has_not_started_tells_that_it_has_no_tasks_yet(yarrow: Yarrow, played: Played) -> None:
+    yarrow("backfill", "create", "sales", *SPAN, "--yes")
+    played.store.backfills.pause(1, "test")
+    shown = yarrow("runs", "show", "sales", FIRST).stdout
+    assert "  backfill:   1, run 1 of 1 (paused)\n" in shown
+    assert shown.endswith("\n\nThe run has not started: its tasks are made when it does.\n")
+    assert yarrow("runs", "show", "sales", "-").stdout.startswith(f"sales {FIRST}: queued")
+    answer = yarrow("tasks", "show", "sales", FIRST, "load")
+    assert (answer.exit_code, "has not started: its tasks are made when it does" in answer.stderr) == (2, True)
+
+
 def test_failed_runs_are_rerun_from_what_failed_on(yarrow: Yarrow, played: Played) -> None:
     plan = yarrow("backfill", "create", "sales", *SPAN, "--reprocess", "failed", "--json").json()
     assert actions(plan) == {FIRST: "create", "good": "skip", "bad": "rerun failed", "busy": "skip"}

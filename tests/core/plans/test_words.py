@@ -187,6 +187,13 @@ def test_what_the_newest_version_brings_is_told_once_for_all_runs() -> None:
     assert first.startswith("r0 goes on in version 2 instead of 1: ")
 
 
+def test_a_version_that_a_backfill_cut_out_is_told_without_its_number() -> None:
+    request = ClearRequest(dag_id="orders", run_ids=("r0",), latest_version=True)
+    seen = situation(newest=NEW, numbers={OLD.version: -1, NEW.version: 2})
+    [first, *_] = notes_of(request, [cleared("load", version=NEW.version)], seen)
+    assert first.startswith("r0 goes on in version 2 instead of a part of the DAG: ")
+
+
 def test_a_newest_version_that_does_not_matter_is_told_too() -> None:
     request = ClearRequest(dag_id="orders", run_ids=("r0",), latest_version=True)
     described = DagSpec("orders", OLD.tasks, description="Loads orders")

@@ -16,6 +16,7 @@ from yarrow.decide import decide
 from yarrow.decision.decisions import Question, TaskDecision
 from yarrow.errors import NotFound
 from yarrow.explaining.explanation import Explanation
+from yarrow.plans.requests import ClearRequest
 from yarrow.protocol import Heartbeat
 from yarrow.states import RunState, TaskState
 from yarrow.store.database import Database
@@ -325,6 +326,10 @@ def test_queued_and_running(explainer: Explainer, stage: Any) -> None:
     assert all(one.passed for one in found.checks)
     stage.store.attempts.cancel("d", "r", "a", who="ada", reason="Wrong month.")
     assert explainer.explain(run).summary == "`a` is being stopped, and will be failed then: Wrong month."
+    stage.store.plans.carry_out(ClearRequest(dag_id="d", run_ids=("r",), reason="Bad input."), who="ann")
+    assert (
+        explainer.explain(run).summary == "`a` is being stopped, and is executed again then: Cleared by ann: Bad input."
+    )
     stage.clock.advance(100)
     assert check(explainer.explain(run), "lease").passed is False
     assert (attempt_id, nonce) != (claimed.attempt_id, claimed.nonce)
