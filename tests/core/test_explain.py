@@ -59,6 +59,13 @@ def test_a_deadlock_is_told_with_the_states_before_it() -> None:
     assert facts(found, "trigger_rule")["states"] == {"none": 1}
 
 
+def test_what_its_run_has_no_more_tells_nothing_of_its_last_try() -> None:
+    given = circumstances(dag(task("a")), "a", a=REMOVED)
+    gone = InstanceFacts("a", -1, TaskState.REMOVED, "default", 1, 1, reason="Cleared by ada.", ended_at=NOW)
+    found = explained(replace(given, instance=gone))
+    assert found.summary == "`a` is no part of its run any more: Cleared by ada."
+
+
 def test_a_trigger_rule_counts_its_upstream_tasks() -> None:
     spec = dag(task("a"), task("b"), task("c"), task("d", "a", "b", "c", trigger_rule="all_done"))
     found = explained(circumstances(spec, "d", a=S, b=F, c=TaskState.RUNNING))

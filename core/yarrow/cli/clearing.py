@@ -81,8 +81,7 @@ def clear_tasks(
 @click.argument("dag_id", metavar="DAG")
 @click.argument("run_ids", nargs=-1, metavar="RUN...")
 @span_options
-@click.option("--future", is_flag=True, help="Also all runs with a later logical date.")
-@click.option("--past", is_flag=True, help="Also all runs with an earlier logical date.")
+@reach_options
 @_which_options
 @plan_options
 def clear_runs(

@@ -185,6 +185,7 @@ backfill = Table(
     Column("created_at", Instant, nullable=False),
     Column("created_by", String(250), nullable=False),
     Index("ix_backfill_by_dag", "dag_id", "id"),
+    sqlite_autoincrement=True,  # else it would give the id of the newest again once that is deleted
 )
 
 dag_run = Table(

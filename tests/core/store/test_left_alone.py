@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from cleared import clear, expand, instances, mapped, mark, row
+from cleared import clear, expand, instances, mapped, mark
 from yarrow.decide import decide
+from yarrow.language.spec import CacheSpec, ScheduleSpec
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest
-from yarrow.protocol import Report
 from yarrow.states import AttemptState, RunState, TaskState
-from yarrow.store import deciding, finishing
+from yarrow.store import deciding
+from yarrow.store.transitions import touch_run
 
 NONE, SCHEDULED, SUCCESS, FAILED = TaskState.NONE, TaskState.SCHEDULED, TaskState.SUCCESS, TaskState.FAILED
 DAY = timedelta(days=1)
+WAITS = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
 
 def decisions_of(stage: Any, run: Any) -> Any:
@@ -95,8 +99,6 @@ def test_a_later_run_of_another_version_hears_of_a_task_that_is_stopped_after_th
 
 
 def test_a_later_run_hears_that_a_backfill_gives_up_the_one_before(stage: Any) -> None:
-    from yarrow.language.spec import ScheduleSpec
-
     _, second, third = waiting(stage, schedule=ScheduleSpec(cron="@daily"), start_date=stage.clock() - DAY)
     change(stage, MarkRequest(dag_id="d", run_ids=("r1",), runs=True, state="success"))
     change(stage, MarkRequest(dag_id="d", run_ids=("r1",), tasks="d", state="failed"))
@@ -135,27 +137,20 @@ def test_stopping_an_instance_that_is_not_needed_any_more_holds_nothing_up(stage
 # Between two looks
 
 
-def test_a_lease_that_is_renewed_while_its_end_waits_for_the_run_is_kept(
-    postgres_stage: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lease_that_is_renewed_while_its_end_waits_for_the_run_is_kept(postgres_stage: Any) -> None:
     stage = postgres_stage
     run = stage.begin()
     claimed = stage.claim(lease=10)
     stage.clock.advance(11)
-    database, expiring = stage.store.runs._database, threading.Event()
-    touch = finishing.touch_run
-
-    def slowly(connection: Any, id: int) -> None:
-        expiring.set()
-        touch(connection, id)
-
-    monkeypatch.setattr(finishing, "touch_run", slowly)
+    database = stage.store.runs._database
     lost: list[int] = []
     thread = threading.Thread(target=lambda: lost.append(stage.store.attempts.expire_leases()))
     with database._writer.begin() as connection:  # somebody is at work on the run
-        touch(connection, run.id)
+        touch_run(connection, run.id)
         thread.start()
-        expiring.wait(1)
+        deadline = time.monotonic() + 20
+        while not database.read(lambda other: other.execute(WAITS).scalar_one()):
+            assert time.monotonic() < deadline, "nobody waits for the run"
         assert stage.beat(claimed.attempt_id) == {}
     thread.join(20)
     assert lost == [0]
@@ -165,8 +160,6 @@ def test_a_lease_that_is_renewed_while_its_end_waits_for_the_run_is_kept(
 def test_a_run_that_gets_another_version_just_before_it_starts_has_the_tasks_of_that(
     postgres_stage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from yarrow.language.spec import ScheduleSpec
-
     stage = postgres_stage
     fields = {"schedule": ScheduleSpec(cron="@daily"), "start_date": stage.clock()}
     stage.publish(stage.dag(tasks=[stage.task("a")], **fields))
@@ -216,8 +209,6 @@ def test_the_object_of_a_cleared_result_goes_with_its_run(stage: Any) -> None:
 
 
 def test_an_object_that_another_run_took_from_the_cache_outlives_it(stage: Any) -> None:
-    from yarrow.language.spec import CacheSpec
-
     spec = stage.dag(tasks=[stage.task("a", cache=CacheSpec(60.0))])
     stage.publish(spec)
     for name, cached in (("first", False), ("second", True)):

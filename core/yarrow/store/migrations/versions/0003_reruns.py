@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_by", sa.String(length=250), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_backfill"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_backfill_by_dag", "backfill", ["dag_id", "id"])
     op.add_column("dag_run", sa.Column("fenced_seq", sa.Integer(), server_default="0", nullable=False))
