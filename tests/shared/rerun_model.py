@@ -265,8 +265,13 @@ class Model:
                 wanted = {request.state} if whole else {was, "queued", "success", "failed"}
             elif name in cleared:
                 wanted = {"queued" if was in ("success", "failed") else was}
-            elif not any(key[0] == name for key in before.tasks):  # it ended before it was started
+            elif was in ("success", "failed") and self._is_unfinished(name, before):
                 wanted = {was, "queued"}
             else:
                 wanted = {was}
             assert state in wanted, f"{name} was {was} and is {state}"
+
+    def _is_unfinished(self, run_id: str, now: Look) -> bool:
+        """Whether something of a run that is over never ran, as in one whose backfill was cancelled."""
+        own = [state for key, state in now.tasks.items() if key[0] == run_id]
+        return not own or "none" in own

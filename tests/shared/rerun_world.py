@@ -311,6 +311,8 @@ class World:
         """What a request has done, compared with the model. Raises Conflict, and AssertionError for what is wrong."""
         before = self.look()
         known = self.exact and not (isinstance(request, BackfillRequest) and self.spec.looks_back)
+        gone = set(getattr(request, "run_ids", ())) - before.runs.keys()  # with the backfill that made it
+        known = known and not gone
         expected = self.model.expected(request, before) if known else None
         try:
             plan = work()
@@ -321,6 +323,7 @@ class World:
         else:
             refused = None
         after = self.look()
+        assert refused is not None or not gone, f"done, although {gone} is not there"
         if refused is not None:
             assert after == before, "refused, and something was done"
             allowed = expected is None or self.model.nothing(request, expected, before)

@@ -66,7 +66,7 @@ def test_without_the_token_nothing_is_told(client: FlaskClient, run: Any) -> Non
 def test_the_page_of_a_task_that_waits_says_why(client: FlaskClient, deployment: Any, run: Any) -> None:
     page = client.get(f"/runs/{run.id}/tasks/score", headers={"Accept": "text/html"}).text
     assert "Why isn&#39;t it running?" in page or "Why isn't it running?" in page
-    assert "waits for its upstream task `ingest`" in page
+    assert "waits for its upstream task <code>ingest</code>" in page
     assert page.count('<li class="unmet">') == 1
     assert page.count('<li class="met">') == 2
     assert "<style" not in page

@@ -272,6 +272,9 @@ def test_a_run_tells_what_people_did_to_it(deployment: Any, page: Page) -> None:
         "Changed by hand just now Marked by bob. ingest, publish, score 1 min ago Cleared by ann: <bad> input ingest"
     )
     assert deeds in text.replace(" ,", ",")
+    assert '<p class="reason">Marked by bob.</p>' in page(f"/runs/{run.id}")
+    deployment.store.plans.carry_out(MarkRequest(**names, runs=True, state="success"), who="bob")
+    assert '<p class="lead">Marked by bob.</p>' in page(f"/runs/{run.id}"), "it is no fault"
 
 
 def test_what_ended_before_a_run_started_again_has_no_place_in_its_time(deployment: Any, page: Page) -> None:

@@ -166,9 +166,10 @@ def _need_notes(request: Request, runs: Sequence[RunChange], situation: Situatio
             yield f"{task_id} takes the XCom of {of}, which is not selected, and it is not there {where}."
         else:
             yield f"{task_id} comes after {of}, which is not selected and has not run {where}: it does not wait for it."
+    left = "does not run again" if request.tasks is None else "is not selected"
     for (task_id, of, what), count in there.items():
         if what == XCOM:
-            yield f"{task_id} takes the XCom of {of}, which is not selected; it is there in {_count(count, 'run')}."
+            yield f"{task_id} takes the XCom of {of}, which {left}; it is there in {_count(count, 'run')}."
 
 
 def _lacking(run: RunChange, fact: RunFacts, situation: Situation) -> list[Need]:

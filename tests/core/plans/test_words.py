@@ -228,9 +228,11 @@ def test_params_that_do_not_fit_the_newest_version_are_told() -> None:
 def test_needed_outputs_are_told_with_whether_they_are_there() -> None:
     there, missing = (Need("report", "load", "xcom", known) for known in (True, False))
     runs = [cleared("report", day=0, needs=(there,)), *(cleared("report", day=day, needs=(missing,)) for day in (1, 2))]
-    notes = notes_of(BACKFILL, runs, situation())
+    notes = notes_of(replace(BACKFILL, tasks="report"), runs, situation())
     assert "report takes the XCom of load, which is not selected, and it is not there in 2 runs." in notes
     assert "report takes the XCom of load, which is not selected; it is there in 1 run." in notes
+    notes = notes_of(BACKFILL, runs[:1], situation())
+    assert "report takes the XCom of load, which does not run again; it is there in 1 run." in notes
     late = cleared("report", needs=(Need("report", "load", "state", False),))
     [*_, note] = notes_of(BACKFILL, [late], situation())
     assert note == "report comes after load, which is not selected and has not run in 1 run: it does not wait for it."
