@@ -123,7 +123,8 @@ def test_a_backfill_is_made_and_governed(api: Any, played: Played, woken: list[b
     assert api("post", f"{path}/pause", {"by": "eve"}).json["is_paused"] is True
     assert api("get", path).json["is_paused"] is True
     assert api("post", f"{path}/resume", {"by": "eve"}).json["is_paused"] is False
-    cancelled = api("post", f"{path}/cancel", {"by": "eve"})
+    assert api("post", f"{path}/cancel", {"by": "eve", "reason": 5}).status_code == 400
+    cancelled = api("post", f"{path}/cancel", {"by": "eve", "reason": "enough"})
     assert cancelled.status_code == 200, cancelled.text
     assert cancelled.json["cancelled_at"] is not None
     assert len(woken) == 4

@@ -70,7 +70,19 @@ def create_blueprint(store: Store, key: bytes, notifier: Notifies, clock: Clock)
     def show_backfill(backfill_id: int) -> Response:
         return as_json(store.backfills.get(backfill_id).to_json())
 
-    @blueprint.post("/backfills/<int(max=9223372036854775807):backfill_id>/<any(pause, resume, cancel):verb>")
+    @blueprint.post("/backfills/<int(max=9223372036854775807):backfill_id>/cancel")
+    def cancel(backfill_id: int) -> Response:
+        body = json_body(_BY)
+        if strange := sorted(set(body) - {"by", "reason"}):
+            raise UsageError(f"The body has no field {strange[0]!r:.80}; it has `by` and `reason`.")
+        reason = body.get("reason")
+        if not isinstance(reason, str | None):
+            raise UsageError("`reason` is text.")
+        record = store.backfills.cancel(backfill_id, who=name_of(body), reason=reason, now=clock())
+        notifier.notify()
+        return as_json(record.to_json())
+
+    @blueprint.post("/backfills/<int(max=9223372036854775807):backfill_id>/<any(pause, resume):verb>")
     def control(backfill_id: int, verb: str) -> Response:
         change = getattr(store.backfills, verb)
         record = change(backfill_id, who=_who(), now=clock())

@@ -163,8 +163,14 @@ def _moment(name: str, value: str) -> datetime:
         raise UsageError(f"`{name}` is out of the range of dates: {value}.") from None
 
 
+LONGEST_TEXT = 10_000
+"""Characters of a text in a request: of a selector, a reason, a name."""
+
+
 def _text(name: str, value: str) -> str:
-    """Text as every database takes it."""
+    """Text as every database takes it, and people may read."""
+    if len(value) > LONGEST_TEXT:
+        raise UsageError(f"`{name}` is {len(value):,} characters long; {LONGEST_TEXT:,} are the most.")
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise UsageError(f"`{name}` holds a character that is none: {value!r:.80}.")
     return value
