@@ -166,8 +166,15 @@ def _history(connection: Connection, runs: Mapping[int, Any], tasks: Sequence[An
     return faults + [
         f"the history of {key} ends in {states.get(key)}, the table says {state}"
         for key, state in now.items()
-        if states.get(key, "none") not in (state, LEFT_OR_NONE)
+        if _ends(states, key, state) not in (state, LEFT_OR_NONE)
     ]
+
+
+def _ends(states: Mapping[Key, str], key: Key, state: str) -> str:
+    """The last state in the history: of one that has become one while it runs, that of the first of several."""
+    if key[2] == -1 and state == "running" and key not in states:
+        return states.get((key[0], key[1], 0), "none")
+    return states.get(key, "none")
 
 
 def _expanded(states: dict[Key, str], run_id: str, task_id: str) -> None:

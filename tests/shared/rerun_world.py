@@ -223,6 +223,8 @@ class World:
         self.store.attempts.expire_leases(infra_budget=BUDGET)
         after = self.look()
         for key in [key for key in before.tasks if before.tasks[key] == "running" != after.tasks.get(key)]:
+            if key[2] == -1:  # it may have been the first of several when it was told to stop
+                self.model.wishes.pop((key[0], key[1], 0), None)
             expected = self.model.reported(key, "lost")
             assert after.tasks.get(key) == expected or not self.exact, f"{key} was lost: {after.tasks}, not {expected}"
 

@@ -258,7 +258,9 @@ def over_text(record: BackfillRecord) -> str:
 def _done_lines(request: ClearRequest | MarkRequest, plan: Plan) -> Iterator[str]:
     changes = [task for _, task in plan.task_changes]
     runs = f"{_count(len(plan.effective), 'run')} of {request.dag_id}"
-    if isinstance(request, ClearRequest):
+    if isinstance(request, ClearRequest) and not changes:
+        yield f"What never ran in {runs} runs now."
+    elif isinstance(request, ClearRequest):
         yield f"Cleared {_count(len(changes), 'task instance')} in {runs}."
     elif request.runs:
         yield f"Marked {runs} as {request.state}."
