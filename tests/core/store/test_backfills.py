@@ -161,7 +161,7 @@ def test_params_are_those_of_the_request_with_defaults(past: Backfilled) -> None
 
 def test_begins_nothing_when_all_is_there(past: Backfilled) -> None:
     past.begin(3)
-    with pytest.raises(UsageError, match="nothing to do in any of 3 runs: in flight: it is queued.$"):
+    with pytest.raises(UsageError, match=r"nothing to do in any of 3 runs: in flight: it is queued\.$"):
         past.begin(3)
     assert len(past.store.backfills.list()) == 1
 
