@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, no
 
 from yarrow.explaining.facts import Holder, Share, Slots, Start
 from yarrow.protocol import ALL_QUEUES
-from yarrow.store import deciding, granting, stopping
+from yarrow.store import granting, stopping
 from yarrow.store.room import Room, TaskRoom
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import backfill, dag, dag_run, task_instance
@@ -39,7 +39,7 @@ def start(connection: Connection, run: AnyRow, limit: int, now: datetime) -> Sta
     if run.backfill_place is not None:
         row = connection.execute(select(backfill).where(backfill.c.id == run.backfill_id)).one_or_none()
     if row is None:
-        of_line: tuple[ColumnElement[bool], ...] = (dag_run.c.dag_id == run.dag_id, deciding.OWN)
+        of_line: tuple[ColumnElement[bool], ...] = (dag_run.c.dag_id == run.dag_id, starting.OWN)
         before = or_(
             dag_run.c.logical_date < run.logical_date,
             and_(dag_run.c.logical_date == run.logical_date, dag_run.c.id < run.id),
@@ -62,7 +62,7 @@ def start(connection: Connection, run: AnyRow, limit: int, now: datetime) -> Sta
         active=running[0][1] if running else 0,
         holders=[run_id for run_id, _ in running],
         place=ahead + 1,
-        starts=deciding.may_start(connection, run.id, now),
+        starts=starting.may_start(connection, run.id, now),
         backfill_id=None if row is None else row.id,
         backfill_is_paused=row is not None and row.is_paused,
     )

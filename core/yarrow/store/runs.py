@@ -16,7 +16,7 @@ from yarrow.language.spec import DagSpec
 from yarrow.params import run_params
 from yarrow.schedules.fires import FIRST, LAST
 from yarrow.states import RunState
-from yarrow.store import deadlines, deciding, snapshots
+from yarrow.store import deadlines, deciding, snapshots, starting
 from yarrow.store.catalog import did_you_mean, read_dag
 from yarrow.store.database import Database, insert_new
 from yarrow.store.instances import Placed, add_all, in_task_order
@@ -177,7 +177,7 @@ class Runs:
     def active_count(self, dag_id: str) -> int:
         """How many runs of the DAG are queued or running, without those of its backfills."""
         active = dag_run.c.state.in_([RunState.QUEUED, RunState.RUNNING])
-        query = select(func.count()).select_from(dag_run).where(dag_run.c.dag_id == dag_id, active, deciding.OWN)
+        query = select(func.count()).select_from(dag_run).where(dag_run.c.dag_id == dag_id, active, starting.OWN)
         return self._database.read(lambda connection: connection.execute(query).scalar_one())
 
     # How they go on
@@ -191,9 +191,9 @@ class Runs:
             The ids of the runs that are running now.
         """
         at = self._database.now(now)
-        if not self._database.read(lambda connection: deciding.startable(connection, at)):
+        if not self._database.read(lambda connection: starting.startable(connection, at)):
             return []
-        return self._database.write(lambda connection: deciding.start(connection, self._specs, at))
+        return self._database.write(lambda connection: starting.start(connection, self._specs, at))
 
     def undecided(self, now: datetime | None = None, limit: int = 1000) -> builtins.list[int]:
         """Ids of running runs to which something happened, or whose wait is over."""

@@ -15,7 +15,7 @@ from yarrow.decide import decide
 from yarrow.language.spec import CacheSpec, ScheduleSpec
 from yarrow.plans.requests import BackfillRequest, ClearRequest, MarkRequest
 from yarrow.states import AttemptState, RunState, TaskState
-from yarrow.store import deciding
+from yarrow.store import starting
 from yarrow.store.transitions import touch_run
 
 NONE, SCHEDULED, SUCCESS, FAILED = TaskState.NONE, TaskState.SCHEDULED, TaskState.SUCCESS, TaskState.FAILED
@@ -169,7 +169,7 @@ def test_a_run_that_gets_another_version_just_before_it_starts_has_the_tasks_of_
     run_id = f"backfill__{date.isoformat()}"
     new = stage.dag(tasks=[stage.task("a"), stage.task("b")], **fields)
     stage.publish(new)
-    look, looks = deciding._within_limits, []
+    look, looks = starting._within_limits, []
 
     def and_then_clear(connection: Any, now: Any) -> Any:
         found = look(connection, now)
@@ -182,7 +182,7 @@ def test_a_run_that_gets_another_version_just_before_it_starts_has_the_tasks_of_
             assert not thread.is_alive()
         return found
 
-    monkeypatch.setattr(deciding, "_within_limits", and_then_clear)
+    monkeypatch.setattr(starting, "_within_limits", and_then_clear)
     (id,) = stage.store.runs.start_due()
     run = stage.store.runs.by_id(id)
     assert run.version == new.version

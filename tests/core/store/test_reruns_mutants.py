@@ -20,7 +20,7 @@ from rerun_world import World
 from yarrow.errors import StoreError
 from yarrow.plans.plan import Plan
 from yarrow.plans.requests import BackfillRequest, ClearRequest
-from yarrow.store import clearing, deciding, finishing, overruling, situations, transitions
+from yarrow.store import clearing, deciding, finishing, overruling, situations, starting, transitions
 from yarrow.store.specs import Specs
 from yarrow.store.tables import attempt, task_instance
 
@@ -243,7 +243,7 @@ def without_stop(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_limit_of_backfills(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(deciding, "_NEXT_OF_BACKFILL", deciding._NEXT_OF_BACKFILL.limit(1000))
+    patch.setattr(starting, "_NEXT_OF_BACKFILL", starting._NEXT_OF_BACKFILL.limit(1000))
 
 
 def without_locks(patch: pytest.MonkeyPatch) -> None:

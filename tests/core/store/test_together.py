@@ -15,7 +15,7 @@ from yarrow.errors import Refused
 from yarrow.language.spec import ScheduleSpec
 from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import RunState, TaskState
-from yarrow.store import Store, deciding
+from yarrow.store import Store, starting
 from yarrow.store.database import Database
 
 
@@ -158,7 +158,7 @@ def test_a_run_that_another_scheduler_is_just_starting_counts(postgres_stage: An
         interval = (earlier, earlier, at, at)
         values = {"run_type": "manual", "interval": interval, "params": {}, "at": at}
         stage.store.runs.insert(connection, spec, run_id="earlier", **values)
-        ids = deciding.start(connection, stage.store.runs._specs, at)
+        ids = starting.start(connection, stage.store.runs._specs, at)
         thread.start()
         for _ in range(1000):
             if not thread.is_alive() or connection.execute(held_up).scalar_one():
