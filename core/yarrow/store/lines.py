@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, literal_column, no
 
 from yarrow.explaining.facts import Holder, Share, Slots, Start
 from yarrow.protocol import ALL_QUEUES
-from yarrow.store import granting, stopping
+from yarrow.store import granting, starting, stopping
 from yarrow.store.room import Room, TaskRoom
 from yarrow.store.rows import AnyRow
 from yarrow.store.tables import backfill, dag, dag_run, task_instance
