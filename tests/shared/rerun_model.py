@@ -240,9 +240,15 @@ class Model:
             failed = {key[1] for key, state in own.items() if state not in ("success", "skipped")}
             if request.reprocess == "completed" or (now.runs[name] == "failed" and request.whole_runs):
                 keys += own
-            elif now.runs[name] == "failed":
+            elif now.runs[name] == "failed" and not self._is_held_up(failed | self.after(failed), own):
                 keys += [key for key in own if key[1] in failed | self.after(failed)]
         return keys
+
+    def _is_held_up(self, tasks: set[str], own: States) -> bool:
+        """Whether each of the first of some tasks would only be skipped again, as what comes before it was."""
+        skipped = {key[1] for key, state in own.items() if state == "skipped"}
+        first = [self.spec.tasks[name] for name in tasks if not tasks & set(self.spec.tasks[name].upstream)]
+        return all(task.trigger_rule == "all_success" and skipped & set(task.upstream) for task in first)
 
     def before(self, tasks: set[str]) -> set[str]:
         found = {name for task in tasks for name in self.spec.tasks[task].upstream}

@@ -21,6 +21,7 @@ from yarrow.protocol import Heartbeat, Report, RunningAttempt
 from yarrow.states import AttemptState
 from yarrow.store import Store
 from yarrow.store.database import Database
+from yarrow.store.records import AttemptRecord
 from yarrow.store.tables import attempt, dag_run, task_instance
 
 START = datetime(2026, 2, 1, tzinfo=UTC)
@@ -181,8 +182,9 @@ class World:
         running = (RunningAttempt(claim.attempt_id),)
         heartbeat = Heartbeat(claim.worker, "host", 1, ["default"], 4, "0", running)
         told = claim.attempt_id in self.store.attempts.heartbeat(heartbeat, LEASE)
-        runs = self.store.attempts.get(claim.attempt_id).state is AttemptState.RUNNING
-        assert told == (not runs or claim.key in self.model.wishes), f"{claim.key} was told {told}"
+        found = self.store.attempts.get(claim.attempt_id)
+        runs = found.state is AttemptState.RUNNING
+        assert told == (not runs or _key(found) in self.model.wishes), f"{claim.key} was told {told}"
         self.executing.pop(claim.attempt_id, None)
         if runs:
             self.executing[claim.attempt_id] = (claim.key, self.now + timedelta(seconds=LEASE))
@@ -202,7 +204,7 @@ class World:
             assert late or before.claimed_at is None or not self._held(claim), f"refused while it was {before.state}"
             return None
         if not outcome.repeated:
-            expected = self.model.reported(claim.key, state)
+            expected = self.model.reported(_key(before), state)
             assert outcome.state == expected, f"{claim.key} reported {state}: {outcome.state}, not {expected}"
         return str(outcome.state)
 
@@ -223,8 +225,6 @@ class World:
         self.store.attempts.expire_leases(infra_budget=BUDGET)
         after = self.look()
         for key in [key for key in before.tasks if before.tasks[key] == "running" != after.tasks.get(key)]:
-            if key[2] == -1:  # it may have been the first of several when it was told to stop
-                self.model.wishes.pop((key[0], key[1], 0), None)
             expected = self.model.reported(key, "lost")
             assert after.tasks.get(key) == expected or not self.exact, f"{key} was lost: {after.tasks}, not {expected}"
 
@@ -329,7 +329,7 @@ class World:
         if refused is not None:
             assert after == before, "refused, and something was done"
             allowed = expected is None or self.model.nothing(request, expected, before)
-            assert allowed, f"refused, and there was something to do: {refused}"
+            assert allowed, f"refused, and there was something to do: {refused} {self._reasons(request)}"
             return None
         if expected is None:
             self._believe(plan)
@@ -339,14 +339,24 @@ class World:
             self.model.take_over(expected)
         return plan
 
+    def _reasons(self, request: Request) -> list[str]:
+        runs = self.store.plans.draw(request, who="ann").runs
+        return [f"{run.run_id}: {run.action} ({run.reason})" for run in runs]
+
     def _believe(self, plan: Plan) -> None:
         """Takes over from the plan what the model does not know."""
         for run, change in plan.task_changes:
             key = (run.run_id, change.task_id, change.map_index)
             if change.from_state == "running":
-                self.model.wishes[key] = (str(change.to_state), True)
+                only = change.action is TaskAction.COLLAPSE and change.to_state == "none"
+                self.model.wishes[(*key[:2], -1) if only else key] = (str(change.to_state), True)
             if change.action in CLEARS:
                 self.model.failures.pop(key, None)
+
+
+def _key(found: AttemptRecord) -> Key:
+    """Whose attempt it is by now: the first of several may have become the only one while it runs."""
+    return found.run_id, found.task_id, found.map_index
 
 
 def adopt(world: World) -> None:

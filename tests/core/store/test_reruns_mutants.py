@@ -13,8 +13,10 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from hypothesis import Phase
 from sqlalchemy import or_, text, update
 
+from rerun_machine import check, copied
 from rerun_model import FIRST, SHAPES
 from rerun_world import World
 from yarrow.errors import StoreError
@@ -308,6 +310,25 @@ def test_without_its_fence_a_rule_is_broken(
     mutation(monkeypatch)
     with pytest.raises(AssertionError):
         play(url, scenario, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", [mutation for mutation, _ in MUTANTS])
+def test_without_its_fence_the_model_disagrees(
+    sqlite_template: Path, monkeypatch: pytest.MonkeyPatch, mutation: Mutation
+) -> None:
+    """The machine that plays at random finds it too, with nobody to show it where."""
+    mutation(monkeypatch)
+    with pytest.raises((AssertionError, StoreError)):
+        check(
+            lambda folder: copied(sqlite_template, folder),
+            examples=200,
+            steps=40,
+            derandomize=True,
+            database=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+        )
 
 
 @pytest.mark.slow
