@@ -8,7 +8,7 @@ from rerun_machine import check, copied, emptied
 from rerun_model import SHAPES
 from rerun_world import World
 from yarrow.errors import UsageError
-from yarrow.plans.requests import ClearRequest
+from yarrow.plans.requests import ClearRequest, MarkRequest
 
 
 def test_the_outcome_equals_the_model(sqlite_template: Path) -> None:
