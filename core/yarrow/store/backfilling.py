@@ -87,7 +87,7 @@ def begin(
         rows = [_run_row(request, run, id, places[run.run_id], params, who, at) for run in created]
         _create(database, connection, spec, rows, id)
     if rerun := [run for run in runs if _happens(run) and run.action is not RunAction.CREATE]:
-        clearing.carry_out_all(database, specs, connection, request.dag_id, rerun, request.reason, who, at)
+        clearing.carry_out(specs, connection, request.dag_id, rerun, request.reason, who, at)
         _take_over(specs, connection, request, rerun, id, places)
     reason = f"backfill {id}, plan {plan_id}: {len(places):,} run{'' if len(places) == 1 else 's'}"
     append(connection, [history_line("backfill.created", at=at, who=who, dag_id=request.dag_id, reason=reason)])

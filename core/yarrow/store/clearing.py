@@ -8,13 +8,11 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from yarrow.plans.plan import RunChange
-from yarrow.store.database import Database
 from yarrow.store.overruling import Person, change_tasks, fence, lock_runs, touch_later
 from yarrow.store.specs import Specs
 
 
-def carry_out_all(
-    database: Database,
+def carry_out(
     specs: Specs,
     connection: Connection,
     dag_id: str,
@@ -35,17 +33,3 @@ def carry_out_all(
     change_tasks(specs, connection, runs, person)
     fence(connection, runs, person)
     touch_later(connection, runs)
-
-
-def carry_out(
-    database: Database,
-    specs: Specs,
-    connection: Connection,
-    dag_id: str,
-    change: RunChange,
-    reason: str | None,
-    who: str,
-    at: datetime,
-) -> None:
-    """Makes the change to one run, as `carry_out_all` does."""
-    carry_out_all(database, specs, connection, dag_id, [change], reason, who, at)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, update
 
 from yarrow.plans.plan import RunChange
 from yarrow.states import PERSON_RUN_MOVES, RunState
-from yarrow.store.database import Database, Raced
+from yarrow.store.database import Raced
 from yarrow.store.ending import ended
 from yarrow.store.overruling import Person, Run, change_tasks, fence, lock_runs, touch_later
 from yarrow.store.specs import Specs
@@ -19,8 +19,7 @@ from yarrow.store.transitions import append, plain_text, run_event
 _END = update(dag_run).where(dag_run.c.id == bindparam("subject_id"), dag_run.c.state == bindparam("from_state"))
 
 
-def carry_out_all(
-    database: Database,
+def carry_out(
     specs: Specs,
     connection: Connection,
     dag_id: str,
@@ -46,20 +45,6 @@ def carry_out_all(
         if to_state.finished and to_state is not run.row.state:
             _end(connection, run, to_state, person)
     touch_later(connection, runs)
-
-
-def carry_out(
-    database: Database,
-    specs: Specs,
-    connection: Connection,
-    dag_id: str,
-    change: RunChange,
-    reason: str | None,
-    who: str,
-    at: datetime,
-) -> None:
-    """Makes the change to one run, as `carry_out_all` does."""
-    carry_out_all(database, specs, connection, dag_id, [change], reason, who, at)
 
 
 def _end(connection: Connection, run: Run, to_state: RunState, person: Person) -> None:

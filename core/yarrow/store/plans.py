@@ -139,8 +139,8 @@ class Plans:
                 self._database, self._specs, connection, kept.id, request, fresh.runs, who, at
             )
         else:
-            carry_out = clearing.carry_out_all if isinstance(request, ClearRequest) else marking.carry_out_all
-            carry_out(self._database, self._specs, connection, request.dag_id, fresh.effective, request.reason, who, at)
+            carry_out = clearing.carry_out if isinstance(request, ClearRequest) else marking.carry_out
+            carry_out(self._specs, connection, request.dag_id, fresh.effective, request.reason, who, at)
         applied = replace(kept, applied_at=at, applied_by=who, result=result)
         document = replace(applied, runs=()).to_json()
         document["digest"] = fresh.digest

@@ -235,7 +235,7 @@ def test_a_change_that_does_not_fit_is_refused_and_nothing_is_done(stage) -> Non
 
         def work(connection: Any, change: RunChange = change) -> None:
             with pytest.raises(Raced):
-                clearing.carry_out(database, specs, connection, "d", change, None, "ann", stage.clock())
+                clearing.carry_out(specs, connection, "d", [change], None, "ann", stage.clock())
             connection.rollback()
 
         with database._writer.connect() as connection:

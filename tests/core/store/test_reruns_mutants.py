@@ -92,9 +92,7 @@ def a_change_is_made_of_what_has_moved(world: World, _patch: pytest.MonkeyPatch)
     assert world.take() is not None
     [change] = drawn.plan.runs
     with suppress(StoreError):  # that others were always faster
-        world.database.write(
-            lambda c: clearing.carry_out(world.database, Specs(), c, "d", change, None, "ann", world.now)
-        )
+        world.database.write(lambda c: clearing.carry_out(Specs(), c, "d", [change], None, "ann", world.now))
     world.check()
 
 
